@@ -1,0 +1,1 @@
+"""A durable queue in front of slow HTTP model services, on Postgres alone."""

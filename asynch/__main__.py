@@ -1,0 +1,7 @@
+"""`python -m asynch`."""
+
+from __future__ import annotations
+
+from asynch.cli import main
+
+main()

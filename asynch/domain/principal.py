@@ -1,0 +1,39 @@
+"""Who calls: the tenant, the user and the role; how they proved it is the web layer's matter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a principal may do."""
+
+    USER = "user"  #: its own tenant's models, tasks, files and statistics
+    ADMIN = "admin"  #: also rules, keys, logs and deliveries, and naming a tenant in lists
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """On whose behalf a request acts."""
+
+    tenant_id: int
+    user: str
+    role: Role
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether it may do what only admins may."""
+        return self.role is Role.ADMIN
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A principal and the request it makes, as the op log tells them."""
+
+    principal: Principal
+    ip: str = ""
+    user_agent: str = ""
+    path: str = ""
+    method: str = ""
+    since: float = 0.0  #: when the request began, of monotonic()
