@@ -1,0 +1,216 @@
+"""Connections, transactions and notifications; the only module besides store/ that knows psycopg."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from time import monotonic
+from typing import Any, TypeAlias
+from weakref import WeakSet
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from asynch.errors import DatabaseDown
+from asynch.sql import query
+
+Connection: TypeAlias = psycopg.Connection[DictRow]
+Pool: TypeAlias = ConnectionPool[Connection]
+Row: TypeAlias = DictRow
+Notify: TypeAlias = psycopg.Notify
+#: What a statement may fail with, for those who must tell it from a lost connection.
+Error = psycopg.Error
+#: A lock was not to be had in the time allowed.
+LockTimeout = psycopg.errors.LockNotAvailable
+#: Two transactions met in the wrong order; the same again will do.
+Collision = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+
+#: A peer that vanished without a word is noticed after about 11 s (5 + 3 * 2), on both sides.
+_KEEPALIVE: Mapping[str, Any] = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "connect_timeout": 5,
+}
+
+#: How long one waits for a connection before the database counts as down.
+_PATIENCE_S = 10.0
+
+#: Set on every connection. A dead client frees its locks even while its query runs; a forgotten transaction ends.
+_SETTINGS = (
+    "SET timezone = 'UTC'",
+    "SET client_connection_check_interval = '1s'",
+    "SET idle_in_transaction_session_timeout = '60s'",
+    "SET tcp_keepalives_idle = 5",
+    "SET tcp_keepalives_interval = 2",
+    "SET tcp_keepalives_count = 3",
+    "SET tcp_user_timeout = 10000",
+)
+
+#: For sessions that run only the queue's own statements: no plan but the index the statement was written for. A
+#: planner that has just seen an empty queue in ANALYZE would choose otherwise, and keep to it when the queue is full.
+_PINNED = (
+    "SET enable_seqscan = off",
+    "SET enable_bitmapscan = off",
+    "SET enable_hashjoin = off",
+    "SET enable_mergejoin = off",
+    "SET enable_sort = off",
+    "SET jit = off",
+)
+
+
+def _prepare(conn: Connection, *, pinned: bool) -> None:
+    conn.autocommit = True
+    for statement in _SETTINGS + (_PINNED if pinned else ()):
+        # Not every platform or server version has each of them.
+        with suppress(psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject):
+            conn.execute(statement)
+    conn.autocommit = False
+
+
+class Lines:
+    """All connections of one owner, to be ended at once whatever waits on them.
+
+    A peer that is frozen, or a proxy that lost its other side, acknowledges every packet: no time-out of TCP ends that.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._all: WeakSet[Connection] = WeakSet()
+
+    def add(self, conn: Connection) -> None:
+        """One more."""
+        with self._lock:
+            self._all.add(conn)
+
+    def cut(self) -> None:
+        """End them as the network would; any thread. Who waits on one gets DatabaseDown."""
+        with self._lock:
+            for conn in self._all:
+                with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(conn.fileno())) as line:
+                    line.shutdown(socket.SHUT_RDWR)
+
+
+def open_pool(dsn: str, *, size: int, name: str, pinned: bool = False, lines: Lines | None = None) -> Pool:
+    """A pool of at most `size` connections whose application_name is `name`; it connects in the background."""
+
+    def configure(conn: Connection) -> None:
+        if lines is not None:
+            lines.add(conn)
+        _prepare(conn, pinned=pinned)
+
+    return ConnectionPool(
+        dsn,
+        connection_class=psycopg.Connection[DictRow],
+        kwargs={"row_factory": dict_row, "application_name": name, "prepare_threshold": None, **_KEEPALIVE},
+        min_size=1,
+        max_size=size,
+        max_idle=300.0,
+        reconnect_timeout=0.0,
+        configure=configure,
+        check=ConnectionPool.check_connection,
+        open=True,
+    )
+
+
+def open_small_pool(dsn: str, *, name: str) -> Pool:
+    """A pool of one connection for what ends soon; raises DatabaseDown at once, in the words of who refused."""
+    open_session(dsn, name=name).close()
+    return open_pool(dsn, size=1, name=name)
+
+
+def open_session(dsn: str, *, name: str, lines: Lines | None = None) -> Connection:
+    """One pinned autocommit connection of its own, for advisory locks and LISTEN. Raises DatabaseDown."""
+    with wrapped():
+        conn = psycopg.Connection[DictRow].connect(
+            dsn, row_factory=dict_row, application_name=name, prepare_threshold=None, **_KEEPALIVE
+        )
+        if lines is not None:
+            lines.add(conn)
+        _prepare(conn, pinned=True)
+        conn.autocommit = True
+    return conn
+
+
+@contextmanager
+def wrapped() -> Iterator[None]:
+    """Turn a lost or refused connection into DatabaseDown; errors of statements pass."""
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as exc:
+        if isinstance(exc, psycopg.OperationalError) and exc.sqlstate and not _connection_is_at_fault(exc.sqlstate):
+            raise
+        raise DatabaseDown(str(exc).strip().splitlines()[0] if str(exc) else type(exc).__name__) from exc
+
+
+def _connection_is_at_fault(sqlstate: str) -> bool:
+    """Class 08 connection, 57 operator intervention, 53 resources, 25006 a standby: try again later."""
+    return sqlstate[:2] in {"08", "53"} or sqlstate in {"57P01", "57P02", "57P03", "57P05", "25006"}
+
+
+@contextmanager
+def _taken(pool: Pool) -> Iterator[Connection]:
+    """A connection of the pool, which tries a lost database again only when it is asked anew: so ask each second."""
+    end = monotonic() + _PATIENCE_S
+    while True:
+        try:
+            conn = pool.getconn(timeout=1.0)
+            break
+        except PoolTimeout:
+            if monotonic() >= end or pool.closed:
+                raise
+    try:
+        with conn:
+            yield conn
+    finally:
+        pool.putconn(conn)
+
+
+@contextmanager
+def transaction(pool: Pool) -> Iterator[Connection]:
+    """A transaction on a pooled connection: committed at the end, rolled back by any exception. Raises DatabaseDown."""
+    with wrapped(), _taken(pool) as conn, conn.transaction():
+        yield conn
+
+
+@contextmanager
+def reading(pool: Pool) -> Iterator[Connection]:
+    """A pooled connection for single statements, each on its own. Raises DatabaseDown."""
+    with wrapped(), _taken(pool) as conn:
+        yield conn
+
+
+def rows(conn: Connection, name: str, /, **params: Any) -> list[Row]:
+    """All rows of the query `name`."""
+    return conn.execute(query(name), params).fetchall()
+
+
+def row(conn: Connection, name: str, /, **params: Any) -> Row | None:
+    """The first row of the query `name`, None without one."""
+    return conn.execute(query(name), params).fetchone()
+
+
+def one(conn: Connection, name: str, /, **params: Any) -> Row:
+    """The one row of a query that always has one."""
+    found = row(conn, name, **params)
+    if found is None:
+        raise LookupError(f"query {name} gave no row")
+    return found
+
+
+def run(conn: Connection, name: str, /, **params: Any) -> int:
+    """Run the query `name`, return how many rows it touched."""
+    return conn.execute(query(name), params).rowcount
+
+
+def pipelined(conn: Connection, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[Row]]:
+    """Several queries in one round trip, each with its own snapshot; their rows in the same order."""
+    with conn.pipeline():
+        cursors = [conn.execute(query(name), params) for name, params in calls]
+        return [cursor.fetchall() for cursor in cursors]

@@ -1,0 +1,72 @@
+-- Slots and lanes: what the claim session asks before it claims. No state is written here.
+
+-- scan_lanes --
+-- The next lanes with waiting tasks after a cursor, one index probe a lane however deep its backlog.
+WITH RECURSIVE scan(lane_id, n) AS (
+    (SELECT t.lane_id, 1 FROM asynch_task t
+     WHERE t.state = 0 AND t.phase = 0 AND t.lane_id > %(after)s ORDER BY t.lane_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.lane_id FROM asynch_task t
+            WHERE t.state = 0 AND t.phase = 0 AND t.lane_id > s.lane_id ORDER BY t.lane_id LIMIT 1), s.n + 1
+    FROM scan s WHERE s.lane_id IS NOT NULL AND s.n < %(most)s
+)
+SELECT s.lane_id, m.tenant_id, m.max_concurrency, m.permits,
+       m.enabled = 1 AND m.deleted_at IS NULL AS open
+FROM scan s JOIN asynch_models m ON m.lane_id = s.lane_id
+WHERE s.lane_id IS NOT NULL
+ORDER BY s.lane_id
+
+-- lanes_named --
+SELECT m.lane_id, m.tenant_id, m.max_concurrency, m.permits, m.enabled = 1 AND m.deleted_at IS NULL AS open
+FROM asynch_models m WHERE m.lane_id = ANY(%(lanes)s::int[])
+
+-- try_slots --
+-- Tries free slot numbers in the order given until a lane has as many as it wants: each pair at most once, no sort and
+-- no index between the filter and the LIMIT, so no lock is taken that does not come back.
+SELECT w.lane_id, s.slot
+FROM unnest(%(lanes)s::int[], %(wants)s::int[], %(tries)s::text[]) AS w(lane_id, n, tries)
+CROSS JOIN LATERAL (
+    SELECT u.slot FROM unnest(w.tries::int[]) AS u(slot)
+    WHERE pg_try_advisory_lock(w.lane_id, u.slot) LIMIT w.n
+) s
+
+-- give_back_slots --
+SELECT w.lane_id, w.slot, pg_advisory_unlock(w.lane_id, w.slot) AS given
+FROM unnest(%(lanes)s::int[], %(slots)s::int[]) AS w(lane_id, slot)
+
+-- find_dead --
+-- Workers whose own lock can be taken: they are dead. A statement of its own, after the slots were won.
+SELECT w.id, w.dead_at IS NOT NULL AND w.dead_at <= now() - make_interval(secs => %(grace_s)s) AS mourned
+FROM asynch_worker w
+WHERE w.id <> %(worker_id)s AND pg_try_advisory_xact_lock_shared(w.id)
+
+-- mark_dead --
+UPDATE asynch_worker SET dead_at = clock_timestamp() WHERE id = ANY(%(workers)s::bigint[]) AND dead_at IS NULL
+
+-- lanes_in_mourning --
+-- Lanes where calls of workers that just died may still be open, and how many.
+SELECT t.lane_id, count(*) AS calls FROM asynch_task t
+WHERE t.state = 1 AND t.phase = 0 AND t.worker_id = ANY(%(workers)s::bigint[])
+GROUP BY t.lane_id
+
+-- lane_depth --
+-- States 0 and 1 of a lane, and what may come back into it: failures that wait for their retry.
+SELECT (SELECT count(*) FROM asynch_task WHERE lane_id = %(lane_id)s AND state = 0 AND phase = 0)
+     + (SELECT count(*) FROM asynch_task WHERE lane_id = %(lane_id)s AND state = 0 AND phase = 1)
+     + (SELECT count(*) FROM asynch_task WHERE lane_id = %(lane_id)s AND state = 1) AS depth,
+       (SELECT count(*) FROM asynch_task WHERE lane_id = %(lane_id)s AND state = 3 AND NOT final) AS returning
+
+-- lock_lanes_shared --
+SELECT pg_advisory_xact_lock_shared(l, -1) FROM unnest(%(lanes)s::int[]) AS l
+
+-- lock_lanes --
+SELECT pg_advisory_xact_lock(l, -1) FROM unnest(%(lanes)s::int[]) AS l
+
+-- ids_drawn --
+SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS drawn FROM asynch_id
+
+-- draw_ids --
+-- currval fails in a session that has drawn none.
+SELECT coalesce(array_agg(asynch_new_id() ORDER BY n), '{}') AS ids,
+       CASE WHEN count(*) > 0 THEN currval('asynch_id') ELSE 0 END AS drawn
+FROM generate_series(1, %(n)s) AS n

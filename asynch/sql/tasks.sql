@@ -1,0 +1,110 @@
+-- Tasks: their creation, and all reading of them.
+
+-- insert_tasks --
+INSERT INTO asynch_task (id, tenant_id, lane_id, model_name, creator, updater, rank, enqueue_at, wake_at,
+    queue_timeout_seconds, expire_notice_seconds, biz_name, client_ref, metadata, input_ref, request_payload, callback_url,
+    trace_context)
+SELECT t.id, %(tenant_id)s, t.lane_id, t.model_name, %(creator)s, %(creator)s, t.rank,
+       d.due, d.due + make_interval(secs => coalesce(t.queue_timeout_s, %(queue_timeout_s)s::float8)),
+       t.queue_timeout_s, t.expire_notice_s, t.biz_name, t.client_ref, t.metadata, t.input_ref, t.request_payload,
+       t.callback_url, %(trace_context)s
+FROM unnest(%(ids)s::bigint[], %(lanes)s::int[], %(names)s::text[], %(ranks)s::smallint[], %(delays)s::float8[],
+            %(not_befores)s::timestamptz[], %(queue_timeouts)s::int[], %(notices)s::int[], %(biz_names)s::text[],
+            %(client_refs)s::text[], %(metadatas)s::text[], %(input_refs)s::text[], %(payloads)s::text[],
+            %(callbacks)s::text[])
+     AS t(id, lane_id, model_name, rank, delay_s, not_before, queue_timeout_s, expire_notice_s, biz_name, client_ref,
+          metadata, input_ref, request_payload, callback_url)
+CROSS JOIN LATERAL (
+    SELECT greatest(now(), coalesce(t.not_before, now() + make_interval(secs => t.delay_s))) AS due) d
+
+-- insert_op_logs --
+INSERT INTO asynch_op_log (tenant_id, creator, updater, ip, user_agent, api_path, http_method, biz_name, model_name, task_id,
+    op_type, success, error_msg, cost_ms, request_payload, response_payload)
+SELECT %(tenant_id)s, %(creator)s, %(creator)s, %(ip)s, %(user_agent)s, %(api_path)s, %(http_method)s, o.biz_name,
+       o.model_name, o.task_id, %(op_type)s, o.success, o.error_msg, %(cost_ms)s, o.request_payload, o.response_payload
+FROM unnest(%(biz_names)s::text[], %(model_names)s::text[], %(task_ids)s::text[], %(successes)s::smallint[],
+            %(errors)s::text[], %(requests)s::text[], %(responses)s::text[])
+     AS o(biz_name, model_name, task_id, success, error_msg, request_payload, response_payload)
+
+-- begin_idempotent --
+INSERT INTO asynch_idempotency (tenant_id, path, key, body_hash)
+VALUES (%(tenant_id)s, %(path)s, %(key)s, %(body_hash)s) ON CONFLICT DO NOTHING RETURNING key
+
+-- find_idempotent --
+SELECT body_hash, answer FROM asynch_idempotency
+WHERE tenant_id = %(tenant_id)s AND path = %(path)s AND key = %(key)s AND created_at > now() - interval '24 hours'
+
+-- forget_stale_key --
+DELETE FROM asynch_idempotency WHERE tenant_id = %(tenant_id)s AND path = %(path)s AND key = %(key)s
+  AND created_at <= now() - interval '24 hours'
+
+-- end_idempotent --
+UPDATE asynch_idempotency SET answer = %(answer)s::jsonb
+WHERE tenant_id = %(tenant_id)s AND path = %(path)s AND key = %(key)s
+
+-- get_tasks --
+-- All that is told of tasks but their payloads, which may be a megabyte each.
+SELECT t.id, t.tenant_id, t.lane_id, t.model_name, t.biz_name, t.client_ref, t.metadata, t.rank, t.state, t.final, t.phase,
+       t.progress, t.message, t.oss_file, t.file_type, t.content_type, t.file_size, t.sha256, t.error_code, t.error_msg,
+       t.error_retryable, t.retry_count, t.created_at, t.started_at, t.finished_at, t.expire_at, t.creator, t.updater,
+       t.updated_at, t.enqueue_at, t.input_ref, t.attempt, t.attempts, m.retry_times,
+       coalesce(t.expire_at <= now(), false) AS gone, t.state = 0 AND t.enqueue_at > now() AS delayed
+FROM asynch_task t LEFT JOIN asynch_models m ON m.lane_id = t.lane_id
+WHERE t.tenant_id = %(tenant_id)s AND t.id = ANY(%(ids)s::bigint[])
+
+-- payload_bytes --
+-- How long these payloads are together, read from their heads.
+SELECT coalesce(sum(octet_length(request_payload)), 0)::bigint AS bytes FROM asynch_task
+WHERE tenant_id = %(tenant_id)s AND id = ANY(%(ids)s::bigint[])
+
+-- payloads --
+SELECT id, request_payload FROM asynch_task WHERE tenant_id = %(tenant_id)s AND id = ANY(%(ids)s::bigint[])
+
+-- final_count --
+SELECT count(*) FILTER (WHERE final) AS final, count(*) AS known FROM asynch_task
+WHERE tenant_id = %(tenant_id)s AND id = ANY(%(ids)s::bigint[])
+
+-- purged_tasks --
+SELECT DISTINCT ON (task_id) task_id, response_payload FROM asynch_op_log
+WHERE tenant_id = %(tenant_id)s AND task_id = ANY(%(task_ids)s::text[]) AND op_type = 'purgeTask'
+ORDER BY task_id, id DESC
+
+-- list_tasks --
+-- A page of ids, newest first, without those that are gone for their readers.
+SELECT id FROM asynch_task
+WHERE tenant_id = %(tenant_id)s AND (expire_at IS NULL OR expire_at > now())
+  AND (%(id)s::bigint IS NULL OR id = %(id)s)
+  AND (%(model_name)s::text IS NULL OR strpos(model_name, %(model_name)s) > 0)
+  AND (%(biz_name)s::text IS NULL OR strpos(biz_name, %(biz_name)s) > 0)
+  AND (%(state)s::smallint IS NULL OR state = %(state)s)
+  AND (%(final)s::boolean IS NULL OR final = %(final)s)
+  AND (%(created_from)s::timestamptz IS NULL OR created_at >= %(created_from)s)
+  AND (%(created_to)s::timestamptz IS NULL OR created_at < %(created_to)s)
+ORDER BY id DESC LIMIT %(limit)s OFFSET %(offset)s
+
+-- count_tasks --
+-- A count that stops at a cap: a list needs no exact total of millions.
+SELECT count(*) AS total FROM (
+    SELECT 1 FROM asynch_task
+    WHERE tenant_id = %(tenant_id)s AND (expire_at IS NULL OR expire_at > now())
+      AND (%(id)s::bigint IS NULL OR id = %(id)s)
+      AND (%(model_name)s::text IS NULL OR strpos(model_name, %(model_name)s) > 0)
+      AND (%(biz_name)s::text IS NULL OR strpos(biz_name, %(biz_name)s) > 0)
+      AND (%(state)s::smallint IS NULL OR state = %(state)s)
+      AND (%(final)s::boolean IS NULL OR final = %(final)s)
+      AND (%(created_from)s::timestamptz IS NULL OR created_at >= %(created_from)s)
+      AND (%(created_to)s::timestamptz IS NULL OR created_at < %(created_to)s)
+    LIMIT %(cap)s) t
+
+-- list_task_ids --
+SELECT id FROM asynch_task
+WHERE tenant_id = %(tenant_id)s
+  AND (%(id)s::bigint IS NULL OR id = %(id)s)
+  AND (%(model_name)s::text IS NULL OR strpos(model_name, %(model_name)s) > 0)
+  AND (%(biz_name)s::text IS NULL OR strpos(biz_name, %(biz_name)s) > 0)
+  AND (%(state)s::smallint IS NULL OR state = %(state)s)
+  AND (%(final)s::boolean IS NULL OR final = %(final)s)
+  AND (%(created_from)s::timestamptz IS NULL OR created_at >= %(created_from)s)
+  AND (%(created_to)s::timestamptz IS NULL OR created_at < %(created_to)s)
+  AND state = ANY(%(among)s::smallint[]) AND id > %(after)s AND id < %(before)s
+ORDER BY id LIMIT %(most)s

@@ -1,0 +1,311 @@
+"""The queue as the worker sees it: lanes, slots, claims, and the fenced moves of its claims."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from asynch import db
+from asynch.db import Connection, Row
+from asynch.domain.retry import RetryOn, RetryRule
+from asynch.domain.states import MOVES, Event, Phase
+from asynch.errors import SessionLost
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What a round must know of a lane."""
+
+    lane_id: int
+    tenant_id: int
+    max_concurrency: int
+    permits: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One of a lane's permits, held as an advisory lock of the claim session."""
+
+    lane_id: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a claim's call goes, and under which terms; fixed when it was claimed."""
+
+    base_url: str
+    route: str
+    method: str
+    api_key: str  #: sealed
+    timeout_s: float
+    max_bytes: int
+    retry: RetryRule
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A result in tmp_dir on its way to storage."""
+
+    tmp_file: str = ""
+    tmp_host: str = ""
+    key: str = ""
+    file_type: str = ""
+    content_type: str = ""
+    size_bytes: int | None = None
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's right to a task: id + attempt + worker id, and the task as it was when claimed."""
+
+    tenant_id: int
+    id: int
+    attempt: int
+    worker_id: int
+    lane_id: int
+    phase: Phase
+    rank: int
+    retry_count: int
+    upload_failures: int
+    payload: str | None
+    input_ref: str | None
+    saved: Saved
+    creator: str
+    model_name: str
+    started_at: datetime  #: of the call
+    claimed_at: datetime
+    waited_s: float
+    age_s: float
+    target: Target
+
+    @property
+    def task_id(self) -> str:
+        """The id as clients know it."""
+        return str(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong, as the task's readers will see it."""
+
+    code: str
+    detail: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One fenced move of one claim: the event and what it leaves in the row."""
+
+    claim: Claim
+    event: Event
+    phase: Phase
+    saved: Saved
+    rank: int
+    record: Mapping[str, Any]  #: a line of the task's attempts; settle adds finishedAt
+    enqueue_in_s: float | None = None  #: None: keeps its place
+    wake_in_s: float | None = None
+    finished: bool = False
+    failure: Failure | None = None
+    upload_failures: int = 0
+
+
+def scan_lanes(conn: Connection, *, after: int, most: int) -> tuple[list[Lane], int | None]:
+    """The next open lanes with waiting tasks after a cursor, and the new cursor (None at the end)."""
+    found = db.rows(conn, "scan_lanes", after=after, most=most)
+    cursor = found[-1]["lane_id"] if len(found) == most else None
+    return [_lane(r) for r in found if r["open"]], cursor
+
+
+def lanes_named(conn: Connection, lanes: Collection[int]) -> list[Lane]:
+    """Those of the named lanes that exist and are open."""
+    return [_lane(r) for r in db.rows(conn, "lanes_named", lanes=list(lanes)) if r["open"]]
+
+
+def _lane(r: Row) -> Lane:
+    return Lane(r["lane_id"], r["tenant_id"], r["max_concurrency"], tuple(r["permits"]))
+
+
+def swap_slots(
+    conn: Connection,
+    *,
+    give_back: Sequence[Slot],
+    wants: Sequence[tuple[int, int, Sequence[int]]],
+    worker_id: int,
+    grace_s: float,
+) -> tuple[list[Slot], dict[int, bool]]:
+    """Give slots back, try to win others (lane, how many, in which order), then look for dead workers.
+
+    Returns the slots won and the dead (id -> whether the time of mourning is over). One round trip. Raises
+    SessionLost when a slot was not held: then this session is not what its owner believes.
+    """
+    results = db.pipelined(
+        conn,
+        [
+            ("give_back_slots", {"lanes": [s.lane_id for s in give_back], "slots": [s.slot for s in give_back]}),
+            (
+                "try_slots",
+                {
+                    "lanes": [lane for lane, _, _ in wants],
+                    "wants": [n for _, n, _ in wants],
+                    "tries": ["{" + ",".join(map(str, tries)) + "}" for _, _, tries in wants],
+                },
+            ),
+            ("find_dead", {"worker_id": worker_id, "grace_s": grace_s}),
+        ],
+    )
+    if not all(r["given"] for r in results[0]):
+        raise SessionLost("a slot was given back that this session did not hold")
+    return [Slot(r["lane_id"], r["slot"]) for r in results[1]], {r["id"]: r["mourned"] for r in results[2]}
+
+
+def mark_dead(conn: Connection, workers: Collection[int]) -> None:
+    """Note when these workers were first seen dead."""
+    db.run(conn, "mark_dead", workers=list(workers))
+
+
+def lanes_in_mourning(conn: Connection, workers: Collection[int]) -> dict[int, int]:
+    """How many calls of these workers may still be open, in each lane that has any."""
+    return {r["lane_id"]: r["calls"] for r in db.rows(conn, "lanes_in_mourning", workers=list(workers))}
+
+
+def claim(conn: Connection, *, counts: Mapping[int, int], worker_id: int, timezone: str) -> list[Claim]:
+    """Claim up to so many due tasks of each lane, in the lane's order."""
+    found = db.rows(
+        conn, "claim", lanes=list(counts), counts=list(counts.values()), worker_id=worker_id, timezone=timezone
+    )
+    return [_claim(r) for r in found]
+
+
+def claim_uploads(conn: Connection, *, tmp_host: str, most: int, worker_id: int) -> list[Claim]:
+    """Claim saved results of this host whose upload is due, oldest first."""
+    return [_claim(r) for r in db.rows(conn, "claim_uploads", tmp_host=tmp_host, most=most, worker_id=worker_id)]
+
+
+def _claim(r: Row) -> Claim:
+    return Claim(
+        tenant_id=r["tenant_id"],
+        id=r["id"],
+        attempt=r["attempt"],
+        worker_id=r["worker_id"],
+        lane_id=r["lane_id"],
+        phase=Phase(r["phase"]),
+        rank=r["rank"],
+        retry_count=r["retry_count"],
+        upload_failures=r["upload_failures"],
+        payload=r["request_payload"],
+        input_ref=r["input_ref"],
+        saved=Saved(
+            r["tmp_file"], r["tmp_host"], r["oss_file"], r["file_type"], r["content_type"], r["file_size"], r["sha256"]
+        ),
+        creator=r["creator"],
+        model_name=r["model_name"],
+        started_at=r["started_at"],
+        claimed_at=r["claimed_at"],
+        waited_s=r["waited_s"],
+        age_s=r["age_s"],
+        target=_target(r),
+    )
+
+
+def _target(r: Row) -> Target:
+    return Target(
+        base_url=r["base_url"],
+        route=r["route"],
+        method=r["http_method"],
+        api_key=r["api_key"],
+        timeout_s=float(r["timeout_seconds"]),
+        max_bytes=r["max_result_bytes"],
+        retry=RetryRule(
+            r["retry_times"], RetryOn(r["retry_on"]), float(r["retry_backoff_seconds"]), r["retry_queue_max_seconds"]
+        ),
+    )
+
+
+def settle(conn: Connection, outcomes: Sequence[Outcome], *, queue_timeout_s: float) -> dict[tuple[int, int], datetime]:
+    """Write many fenced moves in one statement; returns (task id, attempt) of those still ours, and when."""
+    ordered = sorted(outcomes, key=lambda o: (o.claim.tenant_id, o.claim.id))
+    body = orjson.dumps([_outcome(o) for o in ordered]).decode()
+    found = db.rows(conn, "settle", outcomes=body, queue_timeout_s=queue_timeout_s)
+    return {(r["id"], r["attempt"]): r["at"] for r in found}
+
+
+def _outcome(o: Outcome) -> dict[str, Any]:
+    move, claim, saved, failure = MOVES[o.event], o.claim, o.saved, o.failure
+    return {
+        "tenant_id": claim.tenant_id,
+        "id": claim.id,
+        "attempt": claim.attempt,
+        "worker_id": claim.worker_id,
+        "state": move.target,
+        "final": move.final,
+        "phase": o.phase,
+        "rank": o.rank,
+        "enqueue_in_s": o.enqueue_in_s,
+        "wake_in_s": o.wake_in_s,
+        "finished": o.finished,
+        "tmp_file": saved.tmp_file,
+        "tmp_host": saved.tmp_host,
+        "oss_file": saved.key,
+        "file_type": saved.file_type,
+        "content_type": saved.content_type,
+        "file_size": saved.size_bytes,
+        "sha256": saved.sha256,
+        "error_code": failure.code if failure else "",
+        "error_msg": failure.detail if failure else "",
+        "error_retryable": failure.retryable if failure else None,
+        "upload_failures": o.upload_failures,
+        "record": o.record,
+    }
+
+
+def announce(conn: Connection, lanes: Collection[int]) -> None:
+    """Tell all workers that these lanes have work; it leaves with the commit. Polling finds it too, only later."""
+    if lanes:
+        payload = ",".join(map(str, sorted(lanes)))
+        # Postgres takes less than 8,000 bytes; a list cut short would name a wrong lane.
+        db.run(conn, "notify", channel="asynch_lane", payload=payload if len(payload) < 7000 else "all")
+
+
+def announce_cancel(conn: Connection, ids: Sequence[int]) -> None:
+    """Ask whoever runs these tasks to cut them; the next beat finds them too."""
+    for start in range(0, len(ids), 300):
+        payload = ",".join(map(str, ids[start : start + 300]))
+        db.run(conn, "notify", channel="asynch_cancel", payload=payload)
+
+
+def retry_due(conn: Connection, *, most: int, queue_timeout_s: float) -> list[int]:
+    """Put back failures whose back-off is over; returns their lanes, one for each task."""
+    return [r["lane_id"] for r in db.rows(conn, "retry_due", most=most, queue_timeout_s=queue_timeout_s)]
+
+
+def expire_queue(conn: Connection, *, most: int, failed_retention_s: float) -> int:
+    """Fail what waited too long; returns how many."""
+    return len(db.rows(conn, "expire_queue", most=most, failed_retention_s=failed_retention_s))
+
+
+def lose_silent_hosts(conn: Connection, *, most: int, grace_s: float, queue_timeout_s: float) -> list[tuple[int, str]]:
+    """Send results of silent hosts back to their models; returns lane and object key of each."""
+    found = db.rows(conn, "lose_silent_hosts", most=most, grace_s=grace_s, queue_timeout_s=queue_timeout_s)
+    return [(r["lane_id"], r["oss_file"]) for r in found]
+
+
+def purgeable(conn: Connection, *, state: int, most: int) -> list[tuple[int, str]]:
+    """Id and object key (may be empty) of the rows of one final state whose time is over, oldest first."""
+    return [(r["id"], r["oss_file"]) for r in db.rows(conn, "purgeable", state=state, most=most)]
+
+
+def purge(conn: Connection, *, state: int, most: int, ids: Sequence[int] | None = None) -> int:
+    """Delete such rows (only those of `ids`, if given), leaving a word in the op log; returns how many."""
+    return db.run(conn, "purge", state=state, most=most, ids=list(ids) if ids is not None else None)
+
+
+def names_object(conn: Connection, claim: Claim) -> bool:
+    """Whether the task's row still needs the object of this claim's result."""
+    return db.row(conn, "names_object", tenant_id=claim.tenant_id, id=claim.id, key=claim.saved.key) is not None

@@ -1,0 +1,254 @@
+"""Tasks as their creators and readers see them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from asynch import db
+from asynch.db import Connection, Row
+from asynch.domain.retry import rank_of
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task as its creator wants it; payload and metadata are JSON text as sent."""
+
+    model_name: str
+    payload: str | None = None
+    payload_is_object: bool = True
+    input_ref: str | None = None
+    biz_name: str = ""
+    client_ref: str = ""
+    metadata: str | None = None
+    priority: int = 0
+    delay_s: float = 0.0
+    not_before: datetime | None = None
+    queue_timeout_s: int | None = None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it may run at once."""
+        return self.delay_s <= 0 and self.not_before is None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLane:
+    """What a creator must know of a lane."""
+
+    model_name: str
+    lane_id: int
+    enabled: bool
+    method: str
+    queue_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """States 0 and 1 of a lane, and the failures that will come back into it."""
+
+    depth: int
+    returning: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """What a list of tasks may be narrowed by; None narrows nothing."""
+
+    id: int | None = None
+    model_name: str | None = None
+    biz_name: str | None = None
+    state: int | None = None
+    final: bool | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+
+    def params(self) -> dict[str, Any]:
+        """As the queries name them."""
+        return {name: getattr(self, name) for name in TaskFilter.__slots__}
+
+
+def lanes_for_tasks(conn: Connection, *, tenant_id: int, names: Sequence[str]) -> dict[str, TaskLane]:
+    """The lanes of these models by name; unknown names are left out."""
+    return _lanes(db.rows(conn, "lanes_for_tasks", tenant_id=tenant_id, names=list(names)))
+
+
+def _lanes(found: list[Row]) -> dict[str, TaskLane]:
+    return {
+        r["model_name"]: TaskLane(r["model_name"], r["lane_id"], r["enabled"] == 1, r["http_method"], r["queue_limit"])
+        for r in found
+    }
+
+
+def enter_lanes(
+    conn: Connection, *, tenant_id: int, names: Sequence[str], lanes: Sequence[int], n: int
+) -> tuple[dict[str, TaskLane], list[int], int]:
+    """Share the lanes with other creators, read them anew, and draw `n` ids: (lanes, ids, last number drawn).
+
+    While shared, nobody counts or deletes them.
+    """
+    _, found, drawn = db.pipelined(
+        conn,
+        [
+            ("lock_lanes_shared", {"lanes": sorted(lanes)}),
+            ("lanes_for_tasks", {"tenant_id": tenant_id, "names": list(names)}),
+            ("draw_ids", {"n": n}),
+        ],
+    )
+    return _lanes(found), drawn[0]["ids"], drawn[0]["drawn"]
+
+
+def seize_lanes(
+    conn: Connection, *, tenant_id: int, names: Sequence[str], lanes: Sequence[int]
+) -> tuple[dict[str, TaskLane], int]:
+    """Wait until no other creator is in the lanes and keep them out: (lanes, last number drawn by anybody)."""
+    _, found, drawn = db.pipelined(
+        conn,
+        [
+            ("lock_lanes", {"lanes": sorted(lanes)}),
+            ("lanes_for_tasks", {"tenant_id": tenant_id, "names": list(names)}),
+            ("ids_drawn", {}),
+        ],
+    )
+    return _lanes(found), drawn[0]["drawn"]
+
+
+def lane_depth(conn: Connection, lane_id: int) -> Depth:
+    """How full a lane is."""
+    found = db.one(conn, "lane_depth", lane_id=lane_id)
+    return Depth(found["depth"], found["returning"])
+
+
+def draw_ids(conn: Connection, n: int) -> tuple[list[int], int]:
+    """`n` new ids in order, and the last number drawn."""
+    found = db.one(conn, "draw_ids", n=n)
+    return found["ids"], found["drawn"]
+
+
+def share_lanes(conn: Connection, lanes: Sequence[int]) -> None:
+    """Keep counters and deleters out of the lanes until the end of the transaction."""
+    db.rows(conn, "lock_lanes_shared", lanes=sorted(lanes))
+
+
+def insert_tasks(
+    conn: Connection, tasks: Sequence[tuple[int, int, NewTask]], *, tenant_id: int, creator: str, queue_timeout_s: float
+) -> None:
+    """Insert (id, lane id, task) rows, all for one tenant."""
+    each = [task for _, _, task in tasks]
+    db.run(
+        conn,
+        "insert_tasks",
+        tenant_id=tenant_id,
+        creator=creator,
+        queue_timeout_s=queue_timeout_s,
+        trace_context="",
+        ids=[task_id for task_id, _, _ in tasks],
+        lanes=[lane for _, lane, _ in tasks],
+        names=[t.model_name for t in each],
+        ranks=[rank_of(t.priority) for t in each],
+        delays=[t.delay_s for t in each],
+        not_befores=[t.not_before for t in each],
+        queue_timeouts=[t.queue_timeout_s for t in each],
+        notices=[None] * len(each),
+        biz_names=[t.biz_name for t in each],
+        client_refs=[t.client_ref for t in each],
+        metadatas=[t.metadata for t in each],
+        input_refs=[t.input_ref for t in each],
+        payloads=[t.payload for t in each],
+        callbacks=[""] * len(each),
+    )
+
+
+def begin_idempotent(conn: Connection, *, tenant_id: int, path: str, key: str, body_hash: str) -> bool:
+    """Take a key for this transaction; False when it is taken. Waits for one in flight, at most lock_timeout."""
+    where = {"tenant_id": tenant_id, "path": path, "key": key}
+    conn.execute("SET LOCAL lock_timeout = '2s'")
+    db.run(conn, "forget_stale_key", **where)
+    taken = db.row(conn, "begin_idempotent", **where, body_hash=body_hash) is not None
+    conn.execute("SET LOCAL lock_timeout = 0")
+    return taken
+
+
+def find_idempotent(conn: Connection, *, tenant_id: int, path: str, key: str) -> tuple[str, list[Any]] | None:
+    """Hash of the first body and what came of its items."""
+    found = db.row(conn, "find_idempotent", tenant_id=tenant_id, path=path, key=key)
+    return (found["body_hash"], found["answer"]) if found else None
+
+
+def end_idempotent(conn: Connection, *, tenant_id: int, path: str, key: str, answer: Sequence[Any]) -> None:
+    """Remember what came of each item."""
+    told = orjson.dumps(list(answer)).decode()
+    db.run(conn, "end_idempotent", tenant_id=tenant_id, path=path, key=key, answer=told)
+
+
+def fetch(conn: Connection, *, tenant_id: int, ids: Sequence[int], mark: bool) -> dict[int, Row]:
+    """Items by id as they were; with `mark`, successes are fetched from now on."""
+    return {r["id"]: r for r in db.rows(conn, "fetch", tenant_id=tenant_id, ids=list(ids), mark=mark)}
+
+
+def final_count(conn: Connection, *, tenant_id: int, ids: Sequence[int]) -> tuple[int, int]:
+    """How many of these tasks are final, and how many there are."""
+    found = db.one(conn, "final_count", tenant_id=tenant_id, ids=list(ids))
+    return found["final"], found["known"]
+
+
+def purged(conn: Connection, *, tenant_id: int, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Last state and error code of those that were purged, by id."""
+    found = db.rows(conn, "purged_tasks", tenant_id=tenant_id, task_ids=[str(i) for i in ids])
+    return {int(r["task_id"]): orjson.loads(r["response_payload"]) for r in found}
+
+
+def get_tasks(conn: Connection, *, tenant_id: int, ids: Sequence[int]) -> dict[int, Row]:
+    """Rows by id without their payloads, with the retry_times of their models."""
+    return {r["id"]: r for r in db.rows(conn, "get_tasks", tenant_id=tenant_id, ids=list(ids))}
+
+
+def payload_bytes(conn: Connection, *, tenant_id: int, ids: Sequence[int]) -> int:
+    """How long the payloads of these tasks are together."""
+    total: int = db.one(conn, "payload_bytes", tenant_id=tenant_id, ids=list(ids))["bytes"]
+    return total
+
+
+def payloads(conn: Connection, *, tenant_id: int, ids: Sequence[int]) -> dict[int, str | None]:
+    """JSON text by id, as sent."""
+    found = db.rows(conn, "payloads", tenant_id=tenant_id, ids=list(ids))
+    return {r["id"]: r["request_payload"] for r in found}
+
+
+def list_tasks(
+    conn: Connection, *, tenant_id: int, wanted: TaskFilter, limit: int, offset: int, cap: int
+) -> tuple[list[int], int]:
+    """A page of ids, newest first, and how many there are in all, counted up to `cap`."""
+    params = {"tenant_id": tenant_id, **wanted.params()}
+    found = db.rows(conn, "list_tasks", **params, limit=limit, offset=offset)
+    return [r["id"] for r in found], db.one(conn, "count_tasks", **params, cap=cap)["total"]
+
+
+def list_task_ids(
+    conn: Connection, *, tenant_id: int, wanted: TaskFilter, among: Collection[int], after: int, before: int, most: int
+) -> list[int]:
+    """Ids between the two of tasks in one of the states `among`, oldest first."""
+    params = {"tenant_id": tenant_id, **wanted.params(), "among": list(map(int, among))}
+    return [r["id"] for r in db.rows(conn, "list_task_ids", **params, after=after, before=before, most=most)]
+
+
+def cancel(
+    conn: Connection, *, tenant_id: int, ids: Sequence[int], updater: str, failed_retention_s: float
+) -> list[tuple[int, int]]:
+    """Cancel who waits, mark who runs; returns id and state of those changed."""
+    found = db.rows(
+        conn, "cancel", tenant_id=tenant_id, ids=list(ids), updater=updater, failed_retention_s=failed_retention_s
+    )
+    return [(r["id"], r["state"]) for r in found]
+
+
+def rerun(
+    conn: Connection, *, tenant_id: int, ids: Sequence[int], updater: str, queue_timeout_s: float
+) -> list[tuple[int, int]]:
+    """Final failed or cancelled tasks run again; returns id and lane of those changed."""
+    found = db.rows(conn, "rerun", tenant_id=tenant_id, ids=list(ids), updater=updater, queue_timeout_s=queue_timeout_s)
+    return [(r["id"], r["lane_id"]) for r in found]

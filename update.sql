@@ -1,0 +1,236 @@
+-- The whole schema of asynch, for PostgreSQL 15 and later: ordered, additive, safe to repeat.
+-- `asynch migrate` runs it in one transaction under an advisory lock, so two hosts may start at once.
+
+-- Facts about this database: schema_version, secret_canary, local_store_id.
+CREATE TABLE IF NOT EXISTS asynch_meta (
+    key   text PRIMARY KEY,
+    value text NOT NULL
+);
+
+-- ids are 41 bits of milliseconds since 2023-11-14 and 22 bits of this sequence: unique here, in creation order, and
+-- not met again by another database that calls the same model service (the id is its Idempotency-Key).
+CREATE SEQUENCE IF NOT EXISTS asynch_id AS bigint;
+CREATE SEQUENCE IF NOT EXISTS asynch_lane AS integer;
+CREATE SEQUENCE IF NOT EXISTS asynch_worker_id AS bigint;
+
+CREATE OR REPLACE FUNCTION asynch_new_id() RETURNS bigint LANGUAGE sql VOLATILE AS $$
+    SELECT ((extract(epoch FROM clock_timestamp()) * 1000)::bigint - 1700000000000) << 22
+           | (nextval('asynch_id') & 4194303)
+$$;
+
+-- A time as HTTP tells it: RFC 3339, UTC, milliseconds.
+CREATE OR REPLACE FUNCTION asynch_time(t timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT to_char(t AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+$$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Models: registered targets. A row is also a lane (tenant, model), the unit of order, fairness and concurrency.
+-- ---------------------------------------------------------------------------------------------------------------
+CREATE TABLE IF NOT EXISTS asynch_models (
+    id                      bigint PRIMARY KEY DEFAULT asynch_new_id(),
+    tenant_id               bigint NOT NULL,
+    lane_id                 integer NOT NULL UNIQUE DEFAULT nextval('asynch_lane'),  -- never reused; lock key
+    creator                 text NOT NULL DEFAULT '',
+    created_at              timestamptz NOT NULL DEFAULT now(),
+    updater                 text NOT NULL DEFAULT '',
+    updated_at              timestamptz NOT NULL DEFAULT now(),
+    deleted_at              timestamptz,
+    kind                    text NOT NULL DEFAULT 'model',     -- model | webhook | processor | broker
+    model_name              text NOT NULL,
+    base_url                text NOT NULL,
+    route                   text NOT NULL DEFAULT '',
+    http_method             text NOT NULL DEFAULT 'POST',
+    api_key                 text NOT NULL DEFAULT '',          -- sealed header bindings
+    enabled                 smallint NOT NULL DEFAULT 1,
+    max_concurrency         integer NOT NULL DEFAULT 10,
+    queue_limit             integer NOT NULL DEFAULT 1000,
+    timeout_seconds         integer NOT NULL DEFAULT 60,
+    retry_times             integer NOT NULL DEFAULT 0,
+    retry_queue_max_seconds integer NOT NULL DEFAULT 0,
+    retry_on                text NOT NULL DEFAULT 'any',
+    retry_backoff_seconds   integer NOT NULL DEFAULT 0,
+    auto_clean_seconds      integer NOT NULL DEFAULT 86400,
+    max_result_bytes        bigint NOT NULL DEFAULT 1073741824,
+    permits                 integer[] NOT NULL DEFAULT '{}',   -- further lock keys a call must hold
+    remark                  text NOT NULL DEFAULT '',
+    CONSTRAINT asynch_models_enabled CHECK (enabled IN (0, 1)),
+    CONSTRAINT asynch_models_method CHECK (http_method IN ('GET', 'POST')),
+    CONSTRAINT asynch_models_retry_on CHECK (retry_on IN ('any', 'transient')),
+    CONSTRAINT asynch_models_positive CHECK (max_concurrency > 0 AND queue_limit > 0 AND timeout_seconds > 0
+        AND auto_clean_seconds > 0 AND max_result_bytes > 0 AND retry_times >= 0 AND retry_backoff_seconds >= 0
+        AND retry_queue_max_seconds >= -1)
+);
+-- One living model of a name in a tenant; also finds it by name.
+CREATE UNIQUE INDEX IF NOT EXISTS asynch_models_name ON asynch_models (tenant_id, model_name) WHERE deleted_at IS NULL;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Tasks. Each index costs at every change of state, so there are five, each partial but the key.
+-- ---------------------------------------------------------------------------------------------------------------
+CREATE TABLE IF NOT EXISTS asynch_task (
+    id                bigint NOT NULL,
+    tenant_id         bigint NOT NULL,
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    updated_at        timestamptz NOT NULL DEFAULT now(),
+    deleted_at        timestamptz,
+    enqueue_at        timestamptz NOT NULL DEFAULT now(),  -- when it entered, or will enter, the queue
+    started_at        timestamptz,                         -- of the last call
+    finished_at       timestamptz,                         -- of the last result or failure
+    expire_at         timestamptz,                         -- from here on it is gone for its readers
+    -- When the cleaner must look at it next: state 0 its queue time-out, 3 its retry or its purge, 2 4 5 its purge.
+    wake_at           timestamptz,
+    worker_id         bigint NOT NULL DEFAULT 0,           -- of the claim in state 1
+    parent_id         bigint,
+    file_size         bigint,
+    version           bigint NOT NULL DEFAULT 1,           -- of the row, +1 a change
+    lane_id           integer NOT NULL,
+    attempt           integer NOT NULL DEFAULT 0,          -- claims so far: the fencing token
+    retry_count       integer NOT NULL DEFAULT 0,
+    crash_count       integer NOT NULL DEFAULT 0,
+    upload_failures   integer NOT NULL DEFAULT 0,
+    queue_timeout_seconds integer,
+    expire_notice_seconds integer,
+    progress          real,
+    state             smallint NOT NULL DEFAULT 0,
+    phase             smallint NOT NULL DEFAULT 0,
+    rank              smallint NOT NULL DEFAULT 19,        -- 2 * (9 - priority), + 1 unless a retry at the head
+    final             boolean NOT NULL DEFAULT false,
+    cancel_requested  boolean NOT NULL DEFAULT false,      -- asked of the worker that runs it
+    task_id           text GENERATED ALWAYS AS (id::text) STORED,
+    model_name        text NOT NULL,
+    creator           text NOT NULL DEFAULT '',
+    updater           text NOT NULL DEFAULT '',
+    biz_name          text NOT NULL DEFAULT '',
+    client_ref        text NOT NULL DEFAULT '',
+    oss_file          text NOT NULL DEFAULT '',            -- key (or URL) in storage, known from phase 1 on
+    file_type         text NOT NULL DEFAULT '',
+    content_type      text NOT NULL DEFAULT '',
+    sha256            text NOT NULL DEFAULT '',
+    tmp_file          text NOT NULL DEFAULT '',            -- name in the tmp_dir of tmp_host
+    tmp_host          text NOT NULL DEFAULT '',
+    error_code        text NOT NULL DEFAULT '',
+    error_msg         text NOT NULL DEFAULT '',
+    error_retryable   boolean,
+    message           text NOT NULL DEFAULT '',            -- the model's word on its progress
+    input_ref         text,
+    callback_url      text NOT NULL DEFAULT '',
+    poll_url          text NOT NULL DEFAULT '',            -- where a model works on, after a 202
+    trace_context     text NOT NULL DEFAULT '',
+    metadata          text,                                -- JSON as sent
+    request_payload   text,                                -- JSON as sent, to the byte
+    attempts          jsonb NOT NULL DEFAULT '[]',         -- the last 20, oldest first
+    -- Finds a task for its tenant and lists a tenant's, newest first; every fenced write goes through it.
+    PRIMARY KEY (tenant_id, id),
+    CONSTRAINT asynch_task_state CHECK (state BETWEEN 0 AND 5),
+    CONSTRAINT asynch_task_phase CHECK (phase IN (0, 1)),
+    CONSTRAINT asynch_task_rank CHECK (rank BETWEEN 0 AND 19),
+    CONSTRAINT asynch_task_final CHECK (CASE state WHEN 0 THEN NOT final WHEN 1 THEN NOT final WHEN 3 THEN true ELSE final END),
+    CONSTRAINT asynch_task_saved CHECK (phase = 0 OR (tmp_file <> '' AND tmp_host <> ''))
+) WITH (
+    fillfactor = 80,                          -- a new version of a row finds room on its page
+    autovacuum_vacuum_scale_factor = 0.01,    -- a queue turns over its rows: vacuum by work done, not by table size
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0,
+    autovacuum_analyze_scale_factor = 0.05
+);
+-- The queue: the claim reads a lane's tasks in order; the lane scan and the depth of a lane read it too.
+CREATE INDEX IF NOT EXISTS asynch_task_queue ON asynch_task (lane_id, rank, enqueue_at, id) WHERE state = 0 AND phase = 0;
+-- The other queue: saved results that a host still has to upload.
+CREATE INDEX IF NOT EXISTS asynch_task_upload ON asynch_task (tmp_host, enqueue_at) WHERE state = 0 AND phase = 1;
+-- What runs: the depth of a lane, and what a dead worker left behind.
+CREATE INDEX IF NOT EXISTS asynch_task_running ON asynch_task (lane_id, worker_id) WHERE state = 1;
+-- What the cleaner must look at next, one range for each of its duties.
+CREATE INDEX IF NOT EXISTS asynch_task_wake ON asynch_task (state, final, wake_at) WHERE state <> 1;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Workers and hosts. A worker holds pg_advisory_lock(id) on its lock session; who can take that lock knows it is dead.
+-- ---------------------------------------------------------------------------------------------------------------
+CREATE TABLE IF NOT EXISTS asynch_worker (
+    id          bigint PRIMARY KEY,
+    host        text NOT NULL,
+    pid         integer NOT NULL,
+    tmp_host    text NOT NULL,
+    threads     integer NOT NULL,
+    started_at  timestamptz NOT NULL DEFAULT now(),
+    seen_at     timestamptz NOT NULL DEFAULT now(),
+    dead_at     timestamptz,                           -- first seen without its lock
+    info        jsonb NOT NULL DEFAULT '{}'            -- free threads, tmp_dir use, what it runs
+) WITH (fillfactor = 50);
+
+-- When a tmp_dir was last in a living worker's hands.
+CREATE TABLE IF NOT EXISTS asynch_host (
+    id      text PRIMARY KEY,
+    name    text NOT NULL,
+    seen_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Around the tasks: who may call, what was asked twice, what was done, how much.
+-- ---------------------------------------------------------------------------------------------------------------
+CREATE TABLE IF NOT EXISTS asynch_key (
+    id          text PRIMARY KEY,
+    tenant_id   bigint NOT NULL,
+    name        text NOT NULL,
+    role        text NOT NULL DEFAULT 'user',
+    secret_hash text NOT NULL,                         -- SHA-256 of a random secret, hex
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    revoked_at  timestamptz,
+    CONSTRAINT asynch_key_role CHECK (role IN ('user', 'admin'))
+);
+
+CREATE TABLE IF NOT EXISTS asynch_idempotency (
+    tenant_id  bigint NOT NULL,
+    path       text NOT NULL,
+    key        text NOT NULL,
+    body_hash  text NOT NULL,
+    answer     jsonb NOT NULL DEFAULT '[]',            -- an id or an error for each item of the request
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, path, key)
+);
+-- Forgets what is older than a day.
+CREATE INDEX IF NOT EXISTS asynch_idempotency_age ON asynch_idempotency (created_at);
+
+CREATE TABLE IF NOT EXISTS asynch_op_log (
+    id               bigint NOT NULL DEFAULT asynch_new_id(),
+    tenant_id        bigint NOT NULL,
+    creator          text NOT NULL DEFAULT '',
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    updater          text NOT NULL DEFAULT '',
+    updated_at       timestamptz NOT NULL DEFAULT now(),
+    deleted_at       timestamptz,
+    ip               text NOT NULL DEFAULT '',
+    user_agent       text NOT NULL DEFAULT '',
+    api_path         text NOT NULL DEFAULT '',
+    http_method      text NOT NULL DEFAULT '',
+    biz_name         text NOT NULL DEFAULT '',
+    model_name       text NOT NULL DEFAULT '',
+    task_id          text NOT NULL DEFAULT '',
+    op_type          text NOT NULL,
+    success          smallint NOT NULL DEFAULT 1,
+    error_msg        text NOT NULL DEFAULT '',
+    cost_ms          integer NOT NULL DEFAULT 0,
+    request_payload  text NOT NULL DEFAULT '',
+    response_payload text NOT NULL DEFAULT '',
+    PRIMARY KEY (tenant_id, id)
+);
+-- Tells a task that was purged from one that never was.
+CREATE INDEX IF NOT EXISTS asynch_op_log_purged ON asynch_op_log (tenant_id, task_id) WHERE op_type = 'purgeTask';
+-- Forgets what is older than op_log_retention, at the price of a few bytes a thousand rows.
+CREATE INDEX IF NOT EXISTS asynch_op_log_age ON asynch_op_log USING brin (created_at);
+
+CREATE TABLE IF NOT EXISTS asynch_model_stat (
+    id            bigint PRIMARY KEY DEFAULT asynch_new_id(),
+    day           date NOT NULL,
+    tenant_id     bigint NOT NULL,
+    creator       text NOT NULL DEFAULT '',
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    updater       text NOT NULL DEFAULT '',
+    updated_at    timestamptz NOT NULL DEFAULT now(),
+    deleted_at    timestamptz,
+    model_name    text NOT NULL,
+    request_count bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+-- One row a day, tenant, creator and model; the claim adds to it.
+CREATE UNIQUE INDEX IF NOT EXISTS asynch_model_stat_key ON asynch_model_stat (day, tenant_id, creator, model_name);
+
+INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '1')
+ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE asynch_meta.value::integer < excluded.value::integer;
