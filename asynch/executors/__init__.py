@@ -1,0 +1,84 @@
+"""What makes one attempt: one protocol, its executors. No retry, no database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import inf
+from time import monotonic
+from typing import BinaryIO, Protocol
+
+from asynch.errors import CallCut, CutReason
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """All that one attempt needs to know; what the lane said when the task was claimed."""
+
+    task_id: str
+    attempt: int
+    url: str  #: target with its route joined
+    method: str  #: GET or POST
+    payload: str | None  #: JSON text exactly as the creator sent it
+    input_ref: str | None
+    headers: Mapping[str, str] = field(repr=False)  #: bound headers, decrypted; never logged
+    timeout_s: float = 60.0  #: the whole call, wall clock
+    max_bytes: int = 1 << 30  #: of the result
+
+
+class Call:
+    """One open call, which another thread may end at any moment.
+
+    The executor tells how to end it with `on_cut`; after a cut every step of the executor raises `CallCut`.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.deadline = monotonic() + timeout_s
+        self._lock = threading.Lock()
+        self._reason: CutReason | None = None
+        self._end: Callable[[], None] | None = None
+
+    @property
+    def reason(self) -> CutReason | None:
+        """Why the call was cut, None while it was not."""
+        return self._reason
+
+    def on_cut(self, end: Callable[[], None]) -> None:
+        """Remember how to end the call now (e.g. shut its socket); runs at once if it is cut already."""
+        with self._lock:
+            self._end = end
+            if self._reason is None:
+                return
+        end()
+
+    def cut(self, reason: CutReason) -> None:
+        """End the call from any thread; the first reason stays. An answered call has all the time."""
+        with self._lock:
+            if self._reason is not None or (reason is CutReason.TIMEOUT and self.deadline == inf):
+                return
+            self._reason = reason
+            end = self._end
+        if end is not None:
+            end()
+
+    def answered(self) -> None:
+        """The whole answer is there: the model's time cannot run out any more. Raises CallCut if it did before."""
+        with self._lock:
+            self.deadline = inf
+        self.check()
+
+    def check(self) -> None:
+        """Raise CallCut if the call was cut."""
+        if self._reason is not None:
+            raise CallCut(self._reason, f"call cut: {self._reason.value}")
+
+
+class Executor(Protocol):
+    """Makes one attempt and writes the result's bytes into `out` as they come."""
+
+    def run(self, order: Order, out: BinaryIO, call: Call) -> None:
+        """Return when the whole result is in `out`; raise ExecutorError (CallCut when ended by this side).
+
+        An OSError of `out.write` passes through untouched: it is the disk's, not the model's.
+        """

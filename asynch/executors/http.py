@@ -1,0 +1,226 @@
+"""One attempt at an HTTP model service: sends the order, streams the answer; refuses to follow or decode."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from errno import ENOSPC
+from http.client import HTTPException, RemoteDisconnected
+from typing import Any, BinaryIO
+from urllib.parse import urlencode
+
+import requests
+from requests.structures import CaseInsensitiveDict
+from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+from asynch.errors import ErrorCode, ExecutorError
+from asynch.executors import Call, Order
+from asynch.executors.egress import Policy
+from asynch.executors.session import CONNECT_TIMEOUT_S, GuardedSession
+
+_CHUNK = 1 << 17
+_ERROR_BODY = 1024
+_MAX_RETRY_AFTER_S = 3600.0
+_TRANSIENT = frozenset({408, 425, 429})
+_WAITS = frozenset({429, 503})
+_JSON_GAP = re.compile(r"[\s,:]*")
+
+
+class HttpExecutor:
+    """Calls model services over http and https, with one kept-alive session per thread."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._local = threading.local()
+
+    def run(self, order: Order, out: BinaryIO, call: Call) -> None:
+        """Write the body of a 2xx answer into `out`, as it comes off the wire.
+
+        The wall clock is the caller's: `call.cut(TIMEOUT)` at the deadline ends the call in any stage.
+        """
+        call.check()
+        session = self._session()
+        try:
+            with session.serving(call), closing(_send(session, order)) as answer:
+                _receive(answer, order, out)
+        except ExecutorError:
+            call.check()
+            raise
+        call.check()  # a body that ends with its connection looks whole when it was cut
+
+    def _session(self) -> GuardedSession:
+        session: GuardedSession | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = GuardedSession(self._policy)
+        return session
+
+
+def _send(session: GuardedSession, order: Order) -> requests.Response:
+    try:
+        request = _request(order).prepare()
+    except (requests.RequestException, ValueError) as exc:
+        raise ExecutorError(ErrorCode.INTERNAL, f"cannot be made a request: {exc}", transient=False) from exc
+    try:
+        return session.send(
+            request,
+            stream=True,
+            timeout=(min(CONNECT_TIMEOUT_S, order.timeout_s), order.timeout_s),
+            allow_redirects=False,
+        )
+    except (requests.RequestException, HTTPError) as exc:
+        raise _no_answer(exc) from exc
+
+
+def _request(order: Order) -> requests.Request:
+    text = order.payload
+    if text is None:
+        text = "{}" if order.input_ref is None else json.dumps({"inputRef": order.input_ref})
+    headers = _headers(order)
+    if order.method == "GET":
+        return requests.Request("GET", _with_query(order.url, text), headers=headers)
+    headers.setdefault("Content-Type", "application/json")
+    return requests.Request(order.method, order.url, headers=headers, data=text.encode())
+
+
+def _headers(order: Order) -> CaseInsensitiveDict[str]:
+    headers = CaseInsensitiveDict({"User-Agent": "asynch", "Accept": "*/*"})
+    headers.update(order.headers)
+    headers.update(
+        {
+            "Accept-Encoding": "identity",  # the bytes are the result, whatever their coding
+            "X-Asynch-Task-Id": order.task_id,
+            "X-Asynch-Attempt": str(order.attempt),
+            "Idempotency-Key": order.task_id,
+        }
+    )
+    return headers
+
+
+def _with_query(url: str, payload: str) -> str:
+    query = urlencode(list(_members(payload)), errors="replace")
+    if not query:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{query}"
+
+
+def _members(payload: str) -> Iterator[tuple[str, str]]:
+    """The members of a JSON object, strings decoded, every other value as the text that was sent.
+
+    Slices instead of parsed values: 1e400, 1.10 and 30 digits stay what the creator wrote.
+    """
+    if not payload.lstrip().startswith("{"):
+        raise ValueError("a GET needs a JSON object")
+    json.loads(payload, parse_int=str)  # the walk below relies on its being well-formed
+    decode = json.JSONDecoder(parse_int=str).raw_decode
+    at = _after_gap(payload, payload.index("{") + 1)
+    while payload[at] != "}":
+        name, end = decode(payload, at)
+        start = _after_gap(payload, end)
+        value, end = decode(payload, start)
+        # parse_int makes numbers strings too, so the quote tells
+        yield name, value if payload[start] == '"' else payload[start:end]
+        at = _after_gap(payload, end)
+
+
+def _after_gap(text: str, at: int) -> int:
+    gap = _JSON_GAP.match(text, at)
+    return gap.end() if gap else at
+
+
+def _receive(answer: requests.Response, order: Order, out: BinaryIO) -> None:
+    if not 200 <= answer.status_code < 300:
+        raise _refusal(answer)
+    body = answer.raw
+    left = order.max_bytes
+    if (body.length_remaining or 0) > left:
+        raise _too_large(order)
+    while data := _read(body, min(_CHUNK, left + 1)):
+        left -= len(data)
+        if left < 0:
+            raise _too_large(order)
+        if out.write(data) != len(data):  # an unbuffered file on a full disk takes what fits
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+
+
+def _read(body: Any, size: int) -> bytes:
+    """Some bytes as they came, b"" at the proper end of the body."""
+    try:
+        data: bytes = body.read1(size, decode_content=False)
+    except HTTPError as exc:
+        raise _broken_body(exc) from exc
+    return data
+
+
+def _refusal(answer: requests.Response) -> ExecutorError:
+    status = answer.status_code
+    head = b""
+    with suppress(ExecutorError):  # what is left of a broken error page changes nothing
+        while len(head) < _ERROR_BODY and (data := _read(answer.raw, _ERROR_BODY - len(head))):
+            head += data
+    text = head.decode(errors="replace").replace("\0", "\ufffd")
+    return ExecutorError(
+        ErrorCode.MODEL_HTTP_ERROR,
+        f"HTTP {status}: {text}" if text else f"HTTP {status}",
+        transient=status in _TRANSIENT or status >= 500,
+        http_status=status,
+        retry_after_s=_retry_after_s(answer) if status in _WAITS else None,
+    )
+
+
+def _retry_after_s(answer: requests.Response) -> float | None:
+    """Seconds or an HTTP date (RFC 9110, 10.2.3), at most an hour; None when absent or unreadable.
+
+    A date counts from the answer's own Date, so that the two hosts' clocks need not agree.
+    """
+    wish = answer.headers.get("Retry-After", "").strip()
+    if wish.isascii() and wish.isdigit():
+        return min(float(wish), _MAX_RETRY_AFTER_S)
+    until = _http_date(wish)
+    if until is None:
+        return None
+    now = _http_date(answer.headers.get("Date", "")) or datetime.now(UTC)
+    return min(max((until - now).total_seconds(), 0.0), _MAX_RETRY_AFTER_S)
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def _too_large(order: Order) -> ExecutorError:
+    detail = f"the result is larger than {order.max_bytes} bytes"
+    return ExecutorError(ErrorCode.RESULT_TOO_LARGE, detail, transient=False)
+
+
+def _no_answer(exc: Exception) -> ExecutorError:
+    if isinstance(exc, requests.Timeout):
+        return ExecutorError(ErrorCode.MODEL_TIMEOUT, "the model did not answer in time", transient=True)
+    cause = _first_cause(exc)
+    if isinstance(exc, requests.exceptions.InvalidHeader) or (
+        isinstance(cause, HTTPException) and not isinstance(cause, RemoteDisconnected)
+    ):
+        return ExecutorError(ErrorCode.BAD_RESPONSE, f"not an HTTP answer: {cause!r}", transient=True)
+    return ExecutorError(ErrorCode.MODEL_CONNECTION, f"connection failed: {cause}", transient=True)
+
+
+def _broken_body(exc: HTTPError) -> ExecutorError:
+    if isinstance(exc, ReadTimeoutError):
+        return ExecutorError(ErrorCode.MODEL_TIMEOUT, "the model stopped sending", transient=True)
+    return ExecutorError(ErrorCode.BAD_RESPONSE, f"the body broke off: {_first_cause(exc)}", transient=True)
+
+
+def _first_cause(exc: BaseException) -> BaseException:
+    """What requests and urllib3 wrapped, each with a text that repeats the whole URL."""
+    for inner in (getattr(exc, "reason", None), *exc.args):
+        if isinstance(inner, BaseException):
+            return _first_cause(inner)
+    return exc
