@@ -1,0 +1,28 @@
+"""Lose: results that wait on hosts nobody has heard of for too long are called again."""
+
+from __future__ import annotations
+
+import logging
+
+from asynch import db
+from asynch.cleaner.terms import Terms
+from asynch.errors import StorageError
+from asynch.storage import Storage
+from asynch.store import queue
+
+logger = logging.getLogger(__name__)
+
+
+def lose(pool: db.Pool, terms: Terms, storage: Storage) -> int:
+    """One batch; returns how many tasks. An object that the lost host may have stored already is removed."""
+    with db.transaction(pool) as conn:
+        lost = queue.lose_silent_hosts(
+            conn, most=terms.batch, grace_s=terms.tmp_host_grace_s, queue_timeout_s=terms.queue_timeout_s
+        )
+        queue.announce(conn, {lane for lane, _ in lost})
+    for _, key in lost:
+        try:
+            storage.delete(key)
+        except StorageError as exc:
+            logger.warning("an object may be left behind", extra={"key": key, "error": str(exc)})
+    return len(lost)

@@ -1,0 +1,80 @@
+"""When the cleaner does what: APScheduler runs each duty of the leader, never two of a kind at once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from asynch import db
+from asynch.cleaner.expire import expire
+from asynch.cleaner.leader import Leader
+from asynch.cleaner.lose import lose
+from asynch.cleaner.purge import forget, purge
+from asynch.cleaner.retry import retry
+from asynch.cleaner.terms import Terms
+from asynch.errors import DatabaseDown
+from asynch.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+#: What an interrupted put left in the store goes after a day: no put takes that long.
+_LEFT_BEHIND_S = 86_400.0
+_SWEEP_EVERY_S = 3600.0
+#: Batches in a row before a duty lets others have the database.
+_BATCHES = 50
+
+
+class Cleaner:
+    """The duties of one process, done while it leads."""
+
+    def __init__(self, pool: db.Pool, leader: Leader, terms: Terms, storage: Storage) -> None:
+        self._leader = leader
+        self._stop = threading.Event()
+        # It warns when a duty is still at work at its next turn, which is how one long purge looks.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
+        threads = {"default": {"type": "threadpool", "max_workers": 4}}
+        self._scheduler = BackgroundScheduler(timezone="UTC", executors=threads)
+        often, seldom = 1.0, terms.interval_s
+        self._every(often, "retry", partial(retry, pool, terms))
+        self._every(often, "expire", partial(expire, pool, terms))
+        self._every(seldom, "lose", partial(lose, pool, terms, storage))
+        self._every(seldom, "purge", partial(purge, pool, terms, storage, self._stop.is_set))
+        self._every(seldom, "forget", partial(forget, pool, terms))
+        self._every(_SWEEP_EVERY_S, "sweep", partial(storage.sweep, _LEFT_BEHIND_S))
+
+    def _every(self, seconds: float, name: str, duty: Callable[[], int]) -> None:
+        self._scheduler.add_job(
+            self._do,
+            "interval",
+            args=(name, duty),
+            seconds=seconds,
+            id=name,
+            max_instances=1,
+            coalesce=True,
+            misfire_grace_time=None,
+        )
+
+    def _do(self, name: str, duty: Callable[[], int]) -> None:
+        try:
+            for _ in range(_BATCHES):
+                if self._stop.is_set() or not self._leader.leads() or not (done := duty()):
+                    return
+                logger.info("cleaned", extra={"duty": name, "rows": done})
+        except (DatabaseDown, db.Error) as exc:
+            logger.warning("cleaner failed, will retry", extra={"duty": name, "error": str(exc)})
+        except Exception:
+            logger.exception("cleaner failed", extra={"duty": name})
+
+    def start(self) -> None:
+        """Begin; the first pass comes after each duty's interval."""
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Begin nothing more and give up leadership; a duty that waits for a slow store is not waited for."""
+        self._stop.set()
+        self._scheduler.shutdown(wait=False)
+        self._leader.close()

@@ -1,0 +1,254 @@
+"""One attempt, from its claim to its last file: call, save, deliver, settle. It decides nothing about retries."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from asynch.domain import bindings, filetype
+from asynch.domain.states import Phase
+from asynch.errors import (
+    CallCut,
+    CutReason,
+    DatabaseDown,
+    ErrorCode,
+    ExecutorError,
+    SessionLost,
+    StaleClaim,
+    StorageError,
+    TmpUnavailable,
+)
+from asynch.executors import Call, Executor, Order
+from asynch.secretbox import SecretBox, SecretError
+from asynch.storage import Storage
+from asynch.store.queue import Claim, Saved
+from asynch.worker import outcomes
+from asynch.worker.completer import Completer
+from asynch.worker.points import reach
+from asynch.worker.running import Run
+from asynch.worker.tmpdir import ResultFile, TmpDir
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an attempt works with."""
+
+    executor: Executor
+    storage: Storage
+    tmp: TmpDir
+    box: SecretBox
+    completer: Completer
+    terms: outcomes.Terms
+    #: whether the row of this claim still names this object; asked before an object is removed
+    names_object: Callable[[Claim], bool]
+
+
+def run_call(parts: Parts, run: Run) -> Claim | None:
+    """Phase 0: call the model and save its answer. Returns the claim in phase 1, None when the attempt is over.
+
+    A void attempt ends quietly and leaves its file to the sweep: it may be a saved result by now.
+    """
+    reach("claimed")
+    try:
+        return call_and_save(parts, run)
+    except (StaleClaim, SessionLost) as exc:
+        logger.warning("attempt is void", extra={"task_id": run.claim.task_id, "error": str(exc)})
+    return None
+
+
+def call_and_save(parts: Parts, run: Run) -> Claim | None:
+    """Make the call; then phase 1, or what the failure asks for."""
+    claim = run.claim
+    try:
+        result = _call(parts, claim, run.call)
+    except CallCut as cut:
+        _end_cut(parts, claim, cut)
+        return None
+    except ExecutorError as error:
+        fail(parts, claim, error)
+        return None
+    except TmpUnavailable as exc:
+        parts.tmp.block(str(exc))
+        put_back(parts, claim, str(exc))
+        return None
+    since = parts.completer.write(outcomes.saved(parts.terms, claim, result))
+    reach("saved")
+    parts.tmp.worked()
+    return replace(claim, phase=Phase.UPLOAD, saved=result, claimed_at=since)
+
+
+def _call(parts: Parts, claim: Claim, call: Call) -> Saved:
+    name = parts.tmp.name_of(claim.tenant_id, claim.id, claim.attempt)
+    order = _order(parts, claim)
+    with parts.tmp.create(name) as file:
+        reach("tmp_created")
+        parts.executor.run(order, file.as_binary(), call)
+        reach("called")
+        call.answered()
+        file.sync()
+        reach("synced")
+    return _saved(parts, claim, name, file)
+
+
+def _order(parts: Parts, claim: Claim) -> Order:
+    target = claim.target
+    try:
+        bound = parts.box.open(claim.tenant_id, "api_key", target.api_key) if target.api_key else ""
+        headers = bindings.parse(bound) if bound else {}
+    except (SecretError, ValueError) as exc:
+        raise ExecutorError(ErrorCode.INTERNAL, "the model's apiKey cannot be read", transient=False) from exc
+    return Order(
+        task_id=claim.task_id,
+        attempt=claim.attempt,
+        url=bindings.join(target.base_url, target.route),
+        method=target.method,
+        payload=claim.payload,
+        input_ref=claim.input_ref,
+        headers=headers,
+        timeout_s=target.timeout_s,
+        max_bytes=target.max_bytes,
+    )
+
+
+def _saved(parts: Parts, claim: Claim, name: str, file: ResultFile) -> Saved:
+    kind = filetype.sniff(file.head, whole=file.size_bytes == len(file.head))
+    return Saved(
+        tmp_file=name,
+        tmp_host=parts.tmp.host_id,
+        # The attempt is part of the key: two answers of a model never meet under one name.
+        key=f"{claim.tenant_id}/{claim.started_at:%Y/%m/%d}/{claim.task_id}-{claim.attempt}.{kind.ext}",
+        file_type=kind.ext,
+        content_type=kind.content_type,
+        size_bytes=file.size_bytes,
+        sha256=file.sha256,
+    )
+
+
+def _end_cut(parts: Parts, claim: Claim, cut: CallCut) -> None:
+    match cut.reason:
+        case CutReason.TIMEOUT:
+            fail(parts, claim, cut)
+        case CutReason.CANCEL:
+            _end_cancelled(parts, claim)
+        case CutReason.DRAIN:
+            put_back(parts, claim, outcomes.WHY_RELEASED[cut.reason])
+        case CutReason.SESSION_LOST:
+            raise SessionLost(cut.detail) from cut
+
+
+def fail(parts: Parts, claim: Claim, error: ExecutorError) -> None:
+    """Settle a failure in either phase; the retry rule says what comes of it. Raises StaleClaim, SessionLost."""
+    outcome = (
+        outcomes.call_failed(parts.terms, claim, error)
+        if claim.phase is Phase.CALL
+        else outcomes.upload_failed(parts.terms, claim, error.detail)
+    )
+    parts.completer.write(outcome)
+    reach("failed")
+    _drop_tmp(parts, claim)
+    logger.info(
+        "attempt failed",
+        extra={
+            "task_id": claim.task_id,
+            "attempt": claim.attempt,
+            "waited_s": round(claim.waited_s, 3),
+            "code": error.code.value,
+            "event": outcome.event.value,
+        },
+    )
+
+
+def put_back(parts: Parts, claim: Claim, why: str) -> None:
+    """Back to its place in the queue, nobody's fault. Raises StaleClaim, SessionLost."""
+    parts.completer.write(outcomes.released(parts.terms, claim, why))
+    reach("released")
+    _drop_tmp(parts, claim)
+    logger.warning("task released", extra={"task_id": claim.task_id, "attempt": claim.attempt, "why": why})
+
+
+def _end_cancelled(parts: Parts, claim: Claim) -> None:
+    parts.completer.write(outcomes.cancelled(parts.terms, claim))
+    reach("cancelled")
+    _drop_tmp(parts, claim)
+    _drop_object(parts, claim)
+    logger.info("task cancelled", extra={"task_id": claim.task_id, "attempt": claim.attempt})
+
+
+def _drop_tmp(parts: Parts, claim: Claim) -> None:
+    """Remove the file of a call that saved nothing; a saved result stays until its task is done with."""
+    if claim.phase is Phase.CALL:
+        parts.tmp.remove(parts.tmp.name_of(claim.tenant_id, claim.id, claim.attempt))
+        reach("tmp_removed")
+
+
+def run_upload(parts: Parts, run: Run) -> None:
+    """Phase 1: bring the saved result to storage; a failure keeps it for another try."""
+    claim = run.claim
+    try:
+        try:
+            deliver(parts, claim, run.call)
+        except CallCut as cut:
+            _end_cut(parts, claim, cut)
+        except (StorageError, FileNotFoundError) as exc:
+            _end_failed_upload(parts, claim, exc)
+    except (StaleClaim, SessionLost) as exc:
+        logger.warning("upload is void", extra={"task_id": claim.task_id, "error": str(exc)})
+        _drop_object(parts, claim)
+
+
+def deliver(parts: Parts, claim: Claim, call: Call) -> None:
+    """Store, then say so, then remove the file: killed anywhere between, the next one stores the same bytes again."""
+    call.check()
+    parts.storage.put(claim.saved.key, parts.tmp.file(claim.saved.tmp_file), claim.saved.content_type)
+    reach("stored")
+    call.check()
+    at = parts.completer.write(outcomes.delivered(parts.terms, claim))
+    reach("delivered")
+    parts.tmp.remove(claim.saved.tmp_file)
+    reach("tmp_removed")
+    _log_delivered(claim, at)
+
+
+def _end_failed_upload(parts: Parts, claim: Claim, exc: Exception) -> None:
+    if not parts.tmp.file(claim.saved.tmp_file).exists():
+        parts.completer.write(outcomes.lost(parts.terms, claim))
+        reach("released")
+        _drop_object(parts, claim)
+        logger.error("saved result is gone, the model will be called again", extra={"task_id": claim.task_id})
+        return
+    parts.completer.write(outcomes.upload_failed(parts.terms, claim, str(exc)))
+    reach("failed")
+    logger.warning("upload failed", extra={"task_id": claim.task_id, "attempt": claim.attempt, "error": str(exc)})
+
+
+def _drop_object(parts: Parts, claim: Claim) -> None:
+    """Remove an object that nobody will deliver; one that the row still names stays, whoever wrote the row.
+
+    Killed before this, the object of a cancelled task goes with its row.
+    """
+    if claim.phase is Phase.CALL:
+        return
+    try:
+        if not parts.names_object(claim):
+            parts.storage.delete(claim.saved.key)
+            reach("object_removed")
+    except (DatabaseDown, StorageError) as exc:
+        logger.warning("an object may be left behind", extra={"task_id": claim.task_id, "error": str(exc)})
+
+
+def _log_delivered(claim: Claim, at: datetime) -> None:
+    logger.info(
+        "delivered",
+        extra={
+            "task_id": claim.task_id,
+            "attempt": claim.attempt,
+            "waited_s": round(claim.waited_s, 3),
+            "called_s": round((claim.claimed_at - claim.started_at).total_seconds(), 3),
+            "stored_s": round((at - claim.claimed_at).total_seconds(), 3),
+            "bytes": claim.saved.size_bytes,
+        },
+    )

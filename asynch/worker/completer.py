@@ -1,0 +1,110 @@
+"""Writes the outcomes of claims: one thread, as many in one statement as came together, each answer to its sender."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from concurrent.futures import Future
+from contextlib import suppress
+from datetime import datetime
+
+from asynch import db
+from asynch.errors import DatabaseDown, SessionLost, StaleClaim
+from asynch.store.queue import Outcome, settle
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 500
+_RETRY_S = 0.2
+
+
+class Completer:
+    """Collects outcomes while a statement is under way and writes them with the next one.
+
+    Under load batches grow by themselves; alone, an outcome waits for nothing.
+    """
+
+    def __init__(self, pool: db.Pool, *, queue_timeout_s: float, lost: threading.Event) -> None:
+        self._pool = pool
+        self._queue_timeout_s = queue_timeout_s
+        self._lost = lost
+        self._queue: queue.SimpleQueue[tuple[Outcome, Future[datetime]] | None] = queue.SimpleQueue()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="completer", daemon=True)
+        self._thread.start()
+
+    def write(self, outcome: Outcome) -> datetime:
+        """Write one fenced move and return its time by the database's clock.
+
+        Raises StaleClaim when the task is someone else's now, SessionLost when this worker's claims are void.
+        """
+        answer: Future[datetime] = Future()
+        self._queue.put((outcome, answer))
+        if self._ended.is_set():
+            self._refuse()
+        return answer.result()
+
+    def close(self) -> None:
+        """Write what was handed in, then stop."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._ended.set()
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """What comes after the end, such as an upload that hung in a slow store, is void."""
+        with suppress(queue.Empty):
+            while True:
+                if (late := self._queue.get_nowait()) is not None:
+                    late[1].set_exception(SessionLost("the worker ended before the outcome was written"))
+
+    def _work(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch, last = [first], False
+            while len(batch) < _BATCH and not self._queue.empty():
+                following = self._queue.get()
+                if following is None:
+                    last = True
+                    break
+                batch.append(following)
+            self._write(batch)
+            if last:
+                return
+
+    def _write(self, batch: list[tuple[Outcome, Future[datetime]]]) -> None:
+        try:
+            written = self._settle([outcome for outcome, _ in batch])
+        except db.Error as exc:
+            if len(batch) > 1:  # one row that Postgres cannot take must not fail the others
+                for single in batch:
+                    self._write([single])
+                return
+            batch[0][1].set_exception(exc)
+            return
+        except SessionLost as exc:
+            for _, answer in batch:
+                answer.set_exception(exc)
+            return
+        for outcome, answer in batch:
+            at = written.get((outcome.claim.id, outcome.claim.attempt))
+            if at is None:
+                answer.set_exception(StaleClaim(f"{outcome.event.value} of task {outcome.claim.task_id}"))
+            else:
+                answer.set_result(at)
+
+    def _settle(self, outcomes: list[Outcome]) -> dict[tuple[int, int], datetime]:
+        """Repeat until the database answers: a move that was written after all matches again, or is stale."""
+        while not self._lost.is_set():
+            try:
+                with db.transaction(self._pool) as conn:
+                    return settle(conn, outcomes, queue_timeout_s=self._queue_timeout_s)
+            except (DatabaseDown, *db.Collision) as exc:
+                logger.warning("outcomes not written, will retry", extra={"tasks": len(outcomes), "error": str(exc)})
+                self._lost.wait(_RETRY_S)
+        raise SessionLost("the worker's session ended before the outcome was written")

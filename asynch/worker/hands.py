@@ -1,0 +1,152 @@
+"""The threads that do the work: those that call models, and those that bring saved results to storage."""
+
+from __future__ import annotations
+
+import logging
+import queue as queues
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from asynch import db, log
+from asynch.errors import CutReason, DatabaseDown, ErrorCode, ExecutorError, SessionLost, StaleClaim
+from asynch.executors import Call
+from asynch.store import queue
+from asynch.store.queue import Claim, Slot
+from asynch.worker import attempt, outcomes
+from asynch.worker.running import Run, Running
+
+logger = logging.getLogger(__name__)
+
+#: Saved results that may wait in memory for each uploader; what is more goes back to this host's queue.
+_WAITING = 64
+_POLL_S = 0.5
+#: An upload has no deadline of its own: the store's time-outs are its limit.
+_NO_DEADLINE = float("inf")
+
+
+class Hands:
+    """Two sets of threads with a queue each. A claim leaves them delivered, settled or void."""
+
+    def __init__(
+        self,
+        parts: attempt.Parts,
+        pool: db.Pool,
+        running: Running,
+        *,
+        worker_id: int,
+        callers: int,
+        uploaders: int,
+        longest_call_s: float,
+    ) -> None:
+        self._parts = parts
+        self._pool = pool
+        self._running = running
+        self._worker_id = worker_id
+        self._calls: queues.SimpleQueue[Run | None] = queues.SimpleQueue()
+        self._uploads: queues.SimpleQueue[Run | None] = queues.SimpleQueue()
+        self._uploaders = uploaders
+        self._longest_call_s = longest_call_s
+        self._callers = [threading.Thread(target=self._call, name=f"call-{n}", daemon=True) for n in range(callers)]
+        self._others = [threading.Thread(target=self._upload, name=f"up-{n}", daemon=True) for n in range(uploaders)]
+
+    def start(self, give_back: Callable[[Slot], None]) -> None:
+        """Begin; slots return through `give_back` once their outcome is committed."""
+        self._give_back = give_back
+        for thread in self._callers + self._others:
+            thread.start()
+
+    def stop(self, wait_s: float) -> bool:
+        """Let every thread end after what it has in hand; True when no call can be open any more.
+
+        An upload that hangs in a slow store is not waited for: by then its claim is void or put back.
+        """
+        for _ in self._callers:
+            self._calls.put(None)
+        for _ in self._others:
+            self._uploads.put(None)
+        for thread in self._callers:
+            thread.join(wait_s / len(self._callers) if thread.is_alive() else 0)
+        return not any(thread.is_alive() for thread in self._callers)
+
+    def let_go(self) -> None:
+        """Put back what is still in hand although it was cut, such as an upload that hangs in a slow store."""
+        for run in self._running.all():
+            self._guard(run, partial(self._put_back, run.claim))
+            self._running.remove(run)
+
+    def _put_back(self, claim: Claim) -> None:
+        with suppress(StaleClaim, SessionLost):
+            attempt.put_back(self._parts, claim, outcomes.WHY_RELEASED[CutReason.DRAIN])
+
+    def call(self, claim: Claim, slot: Slot) -> None:
+        """Take a claim of phase 0 with its slot."""
+        run = Run(claim, Call(min(claim.target.timeout_s, self._longest_call_s)), slot)
+        self._running.add(run)
+        self._calls.put(run)
+
+    def claim_uploads(self, stop: threading.Event) -> None:
+        """Until `stop`: claim this host's saved results whose time has come, as many as the uploaders can take."""
+        pause_s = 0.0
+        while not stop.wait(pause_s):
+            pause_s = _POLL_S
+            room = _WAITING * self._uploaders - self._uploads.qsize()
+            if room <= 0:
+                continue
+            try:
+                with db.transaction(self._pool) as conn:
+                    claims = queue.claim_uploads(
+                        conn, tmp_host=self._parts.tmp.host_id, most=room, worker_id=self._worker_id
+                    )
+            except (DatabaseDown, db.Error) as exc:
+                logger.warning("uploads not claimed, will retry", extra={"error": str(exc)})
+                self._running.in_doubt.set()  # the claim may be committed, and only its answer lost
+                continue
+            for claim in claims:
+                self._enqueue(Run(claim, Call(_NO_DEADLINE)))
+            pause_s = 0.0 if len(claims) == room else _POLL_S
+
+    def _enqueue(self, run: Run) -> None:
+        self._running.add(run)
+        self._uploads.put(run)
+
+    def _call(self) -> None:
+        while (run := self._calls.get()) is not None:
+            saved = self._guard(run, partial(attempt.run_call, self._parts, run))
+            self._running.call_ended(run)
+            if run.slot is not None:
+                self._give_back(run.slot)  # wakes the poller, which must find this thread free
+            if saved is not None:
+                self._hand_on(run, saved)
+            else:
+                self._running.remove(run)
+
+    def _hand_on(self, run: Run, saved: Claim) -> None:
+        """From here on the run is an upload; a cut that came too late for the call is heard there."""
+        upload = Run(saved, run.call)
+        if self._uploads.qsize() < _WAITING * self._uploaders:
+            self._enqueue(upload)
+            return
+        self._guard(upload, partial(attempt.put_back, self._parts, saved, "the uploaders are far behind"))
+        self._running.remove(upload)
+
+    def _upload(self) -> None:
+        while (run := self._uploads.get()) is not None:
+            self._guard(run, partial(attempt.run_upload, self._parts, run))
+            self._running.remove(run)
+
+    def _guard(self, run: Run, work: Callable[[], Claim | None]) -> Claim | None:
+        """What no rule foresaw fails the attempt, not the thread; logged, because a person must look."""
+        with log.bind(task_id=run.claim.task_id, tenant_id=run.claim.tenant_id):
+            try:
+                return work()
+            except Exception as exc:
+                logger.exception("attempt failed unexpectedly")
+                error = ExecutorError(ErrorCode.INTERNAL, f"internal error: {type(exc).__name__}", transient=True)
+                try:
+                    attempt.fail(self._parts, run.claim, error)
+                except (StaleClaim, SessionLost, db.Error):
+                    logger.warning("its failure could not be recorded; it is put back if it is still ours")
+                    self._running.in_doubt.set()
+            return None

@@ -1,0 +1,94 @@
+"""What this worker runs at the moment, for whoever must end it, count it or show it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from time import monotonic
+
+from asynch.domain.states import Phase
+from asynch.errors import CutReason
+from asynch.executors import Call
+from asynch.store.queue import Claim, Slot
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One claim in this worker's hands."""
+
+    claim: Claim
+    call: Call
+    slot: Slot | None = None
+    since: float = field(default_factory=monotonic)
+
+
+class Running:
+    """The claims in hand, by task and attempt."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[tuple[int, int], Run] = {}
+        self._calls = 0
+        self._tenants: Counter[int] = Counter()
+        self._closed: CutReason | None = None
+        #: set when a claim may be this worker's that is not in hand: the beat looks for it
+        self.in_doubt = threading.Event()
+
+    def add(self, run: Run) -> None:
+        """Begin; after `close` the run is cut before it begins."""
+        with self._lock:
+            self._runs[run.claim.id, run.claim.attempt] = run
+            if run.claim.phase is Phase.CALL:
+                self._calls += 1
+                self._tenants[run.claim.tenant_id] += 1
+            closed = self._closed
+        if closed is not None:
+            run.call.cut(closed)
+
+    def call_ended(self, run: Run) -> None:
+        """Its call thread is free; the claim may go on with its upload."""
+        with self._lock:
+            self._calls -= 1
+            self._tenants[run.claim.tenant_id] -= 1
+
+    def remove(self, run: Run) -> None:
+        """Nothing of it is left to do here."""
+        with self._lock:
+            self._runs.pop((run.claim.id, run.claim.attempt), None)
+
+    def calls(self) -> tuple[int, set[int]]:
+        """How many call threads are busy, and for which tenants."""
+        with self._lock:
+            return self._calls, {tenant for tenant, n in self._tenants.items() if n > 0}
+
+    def all(self) -> list[Run]:
+        """Everything in hand."""
+        with self._lock:
+            return list(self._runs.values())
+
+    def keys(self) -> set[tuple[int, int]]:
+        """(task id, attempt) of everything in hand."""
+        with self._lock:
+            return set(self._runs)
+
+    def cut(self, which: Collection[tuple[int, int]], reason: CutReason) -> None:
+        """End the named (task id, attempt)."""
+        with self._lock:
+            runs = [self._runs[key] for key in which if key in self._runs]
+        for run in runs:
+            run.call.cut(reason)
+
+    def cut_tasks(self, ids: Collection[int], reason: CutReason) -> None:
+        """End whatever attempt of these tasks is in hand."""
+        with self._lock:
+            keys = [key for key in self._runs if key[0] in ids]
+        self.cut(keys, reason)
+
+    def close(self, reason: CutReason) -> None:
+        """End everything, and whatever may still come."""
+        with self._lock:
+            self._closed = reason
+        for run in self.all():
+            run.call.cut(reason)
