@@ -1,0 +1,225 @@
+"""Creating tasks: all of a request in one transaction with its op log rows and its idempotency record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from asynch import db
+from asynch.db import Connection, Pool
+from asynch.domain.principal import Caller
+from asynch.domain.redact import redacted
+from asynch.errors import AsynchError, Conflict, InvalidInput, Mistake, NotFound, QueueFull, Refused
+from asynch.service.announcer import Announcer
+from asynch.service.rooms import Rooms
+from asynch.store import tasks as store
+from asynch.store.oplog import Operation, insert_op_logs
+from asynch.store.tasks import NewTask, TaskLane
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """An Idempotency-Key with what it stands for."""
+
+    path: str
+    key: str
+    body_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What came of each item, in their order: its id, or why not."""
+
+    results: Sequence[int | Refused]
+    replayed: bool = False
+
+
+class _Uncounted(AsynchError):
+    """The room of a lane is not known: count, alone in the lane."""
+
+
+#: A good item on its way: its lane, and the task.
+Placed = tuple[TaskLane, NewTask]
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """The use cases and what they need to know of this installation."""
+
+    pool: Pool
+    announcer: Announcer
+    rooms: Rooms
+    queue_timeout_s: float
+    log_payloads: bool
+
+    def create(self, caller: Caller, item: NewTask | Refused, once: Once | None) -> Created:
+        """Create one task, or raise the Refused that says why not, which is noted in the op log.
+
+        Conflict while the same key is in flight, InvalidInput when it stood for another body. DatabaseDown: nothing
+        is known; the same key again tells.
+        """
+        try:
+            if isinstance(item, Refused):
+                raise item
+            return self._counting_if_needed(caller, [item], once, strict=True)
+        except Refused as refusal:
+            with db.transaction(self.pool) as conn:
+                self._note(conn, caller, [refusal], [item])
+            raise
+
+    def create_batch(self, caller: Caller, items: Sequence[NewTask | Refused], once: Once | None) -> Created:
+        """Create what can be created; an item that cannot be keeps its place with its reason. Errors as `create`."""
+        return self._counting_if_needed(caller, items, once, strict=False)
+
+    def _counting_if_needed(
+        self, caller: Caller, items: Sequence[NewTask | Refused], once: Once | None, *, strict: bool
+    ) -> Created:
+        try:
+            try:
+                return self._attempt(caller, items, once, strict=strict, count=False)
+            except _Uncounted:
+                return self._attempt(caller, items, once, strict=strict, count=True)
+        except db.LockTimeout as exc:
+            raise Conflict("A request with this Idempotency-Key is still in flight.", code="key_in_flight") from exc
+
+    def _attempt(
+        self, caller: Caller, items: Sequence[NewTask | Refused], once: Once | None, *, strict: bool, count: bool
+    ) -> Created:
+        tenant_id = caller.principal.tenant_id
+        with db.transaction(self.pool) as conn:
+            if once is not None and (replayed := _replay(conn, tenant_id, once)) is not None:
+                return replayed
+            results, placed = self._admit(conn, tenant_id, items, count=count)
+            if strict and isinstance(refusal := results[0], Refused):
+                raise refusal
+            store.insert_tasks(
+                conn,
+                placed,
+                tenant_id=tenant_id,
+                creator=caller.principal.user,
+                queue_timeout_s=self.queue_timeout_s,
+            )
+            self._note(conn, caller, results, items)
+            if once is not None:
+                answer = [_remembered(result) for result in results]
+                store.end_idempotent(conn, tenant_id=tenant_id, path=once.path, key=once.key, answer=answer)
+        self.announcer.announce({lane_id for _, lane_id, task in placed if task.is_due})
+        return Created(results)
+
+    def _admit(
+        self, conn: Connection, tenant_id: int, items: Sequence[NewTask | Refused], *, count: bool
+    ) -> tuple[list[int | Refused], list[tuple[int, int, NewTask]]]:
+        """Place each item in its lane, as far as there is room: (id or refusal of each, rows to insert)."""
+        names = sorted({item.model_name for item in items if isinstance(item, NewTask)})
+        known = store.lanes_for_tasks(conn, tenant_id=tenant_id, names=names)
+        locked = {lane.lane_id for lane in known.values()}
+        lanes, ids, drawn = self._enter(conn, tenant_id, names, sorted(locked), len(items), count=count)
+        lanes = {name: lane for name, lane in lanes.items() if lane.lane_id in locked}
+        checked = [item if isinstance(item, Refused) else _placed(lanes, item) for item in items]
+        if count:
+            checked = self._fill(conn, checked, drawn)
+            ids, _ = store.draw_ids(conn, len(items))
+        else:
+            self._expect_room(checked, drawn)
+        results = [item if isinstance(item, Refused) else ids[n] for n, item in enumerate(checked)]
+        rows = [(ids[n], p[0].lane_id, p[1]) for n, p in enumerate(checked) if not isinstance(p, Refused)]
+        return results, rows
+
+    def _enter(
+        self, conn: Connection, tenant_id: int, names: Sequence[str], lanes: Sequence[int], n: int, *, count: bool
+    ) -> tuple[dict[str, TaskLane], list[int], int]:
+        if not count:
+            return store.enter_lanes(conn, tenant_id=tenant_id, names=names, lanes=lanes, n=n)
+        found, drawn = store.seize_lanes(conn, tenant_id=tenant_id, names=names, lanes=lanes)
+        return found, [], drawn
+
+    def _expect_room(self, checked: Sequence[Placed | Refused], drawn: int) -> None:
+        for lane in {item[0] for item in checked if not isinstance(item, Refused)}:
+            if not self.rooms.covers(lane.lane_id, queue_limit=lane.queue_limit, drawn=drawn):
+                raise _Uncounted(lane.model_name)
+
+    def _fill(self, conn: Connection, checked: Sequence[Placed | Refused], drawn: int) -> list[Placed | Refused]:
+        """Count the lanes, nobody else being in them, and fill each up to its limit."""
+        lanes = {item[0] for item in checked if not isinstance(item, Refused)}
+        depths = {lane: store.lane_depth(conn, lane.lane_id) for lane in lanes}
+        taken: Counter[int] = Counter()
+        filled: list[Placed | Refused] = []
+        for item in checked:
+            if not isinstance(item, Refused):
+                lane, depth = item[0], depths[item[0]].depth + taken[item[0].lane_id]
+                if depth >= lane.queue_limit:
+                    item = _full(lane, depth)
+                else:
+                    taken[lane.lane_id] += 1
+            filled.append(item)
+        for lane, found in depths.items():
+            room = lane.queue_limit - found.depth - found.returning
+            self.rooms.counted(lane.lane_id, queue_limit=lane.queue_limit, drawn=drawn, room=room)
+        return filled
+
+    def _note(
+        self,
+        conn: Connection,
+        caller: Caller,
+        results: Sequence[int | Refused],
+        items: Sequence[NewTask | Refused],
+    ) -> None:
+        operations = [self._operation(r, item) for r, item in zip(results, items, strict=True)]
+        insert_op_logs(conn, caller, "createTask", operations)
+
+    def _operation(self, result: int | Refused, item: NewTask | Refused) -> Operation:
+        refused = isinstance(result, Refused)
+        task = item if isinstance(item, NewTask) else NewTask("")
+        return Operation(
+            model_name=task.model_name,
+            biz_name=task.biz_name,
+            task_id="" if refused else str(result),
+            success=not refused,
+            error=str(result.code) if isinstance(result, Refused) else "",
+            request=redacted(task.payload) if self.log_payloads else "",
+        )
+
+
+def _placed(lanes: Mapping[str, TaskLane], task: NewTask) -> Placed | Refused:
+    lane = lanes.get(task.model_name)
+    if lane is None:
+        return NotFound(f"There is no model {task.model_name!r}.", code="model_not_found")
+    if not lane.enabled:
+        return Conflict(f"The model {task.model_name!r} is disabled.", code="model_disabled")
+    if lane.method == "GET" and not task.payload_is_object:
+        return InvalidInput([Mistake("#/requestPayload", "a model called by GET takes an object")])
+    return lane, task
+
+
+def _full(lane: TaskLane, depth: int) -> QueueFull:
+    return QueueFull(f"The queue of {lane.model_name!r} is full.", queueLimit=lane.queue_limit, queueDepth=depth)
+
+
+def _replay(conn: Connection, tenant_id: int, once: Once) -> Created | None:
+    """What the key stood for before; None when it is this transaction's now."""
+    if store.begin_idempotent(conn, tenant_id=tenant_id, path=once.path, key=once.key, body_hash=once.body_hash):
+        return None
+    found = store.find_idempotent(conn, tenant_id=tenant_id, path=once.path, key=once.key)
+    if found is None:  # given up just now by the request that had it
+        raise Conflict("A request with this Idempotency-Key is still in flight.", code="key_in_flight")
+    body_hash, answer = found
+    if body_hash != once.body_hash:
+        raise InvalidInput([Mistake("#", "this Idempotency-Key was used with another body")], code="key_reused")
+    return Created([_recalled(entry) for entry in answer], replayed=True)
+
+
+def _remembered(result: int | Refused) -> Any:
+    if isinstance(result, int):
+        return result
+    mistakes = [[m.pointer, m.detail] for m in result.mistakes] if isinstance(result, InvalidInput) else []
+    return {"code": result.code, "detail": str(result), "extra": dict(result.extra), "errors": mistakes}
+
+
+def _recalled(entry: Any) -> int | Refused:
+    if isinstance(entry, int):
+        return entry
+    if entry["errors"]:
+        return InvalidInput([Mistake(pointer, detail) for pointer, detail in entry["errors"]], code=entry["code"])
+    return Refused(entry["detail"], code=entry["code"], **entry["extra"])

@@ -1,0 +1,84 @@
+"""The schema's life: applied by `asynch migrate`, compared with the program at every start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import LiteralString
+
+from asynch import db
+from asynch.errors import UserError
+from asynch.secretbox import SecretBox
+from asynch.store import workers
+
+SCHEMA_VERSION = 1
+#: Key of the advisory lock that lets one host migrate at a time.
+_MIGRATE_LOCK = 0x6D696772617465
+#: Tables that model-asynch calls the same; without asynch_meta beside them they are its own.
+_SHARED_NAMES = ("asynch_models", "asynch_task", "asynch_op_log", "asynch_model_stat")
+
+
+def update_sql() -> LiteralString:
+    """The text of update.sql: inside an installed package, beside the package in a checkout."""
+    package = Path(__file__).parents[1]
+    installed, checkout = package / "update.sql", package.parent / "update.sql"
+    file = installed if installed.exists() else checkout
+    text: LiteralString = file.read_text(encoding="utf-8")
+    return text
+
+
+def migrate(pool: db.Pool) -> None:
+    """Apply update.sql in one transaction; safe to repeat, and from two hosts at once.
+
+    UserError when the tables are of another program (model-asynch) or of a newer asynch: nothing is changed then.
+    """
+    with db.transaction(pool) as conn:
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATE_LOCK,))
+        _refuse_strangers(conn)
+        conn.execute("SET LOCAL client_min_messages = warning")
+        conn.execute(update_sql())
+
+
+def _refuse_strangers(conn: db.Connection) -> None:
+    if _has_table(conn, "asynch_meta"):
+        check_version(conn, at_least=0)
+        return
+    if theirs := [table for table in _SHARED_NAMES if _has_table(conn, table)]:
+        raise UserError(
+            f"this database holds tables of model-asynch ({', '.join(theirs)}); asynch needs a database of its own, "
+            "nothing was changed"
+        )
+
+
+def _has_table(conn: db.Connection, name: str) -> bool:
+    found = conn.execute("SELECT to_regclass(%s) IS NOT NULL AS there", (name,)).fetchone()
+    return bool(found and found["there"])
+
+
+def check_version(conn: db.Connection, *, at_least: int = SCHEMA_VERSION) -> None:
+    """UserError unless the database's schema is one this program can work with."""
+    if not _has_table(conn, "asynch_meta"):
+        raise UserError("the database has no asynch schema yet: run `asynch migrate`")
+    version = int(workers.fact(conn, "schema_version") or 0)
+    if version < at_least:
+        raise UserError(f"the database has schema version {version}, {at_least} is needed: run `asynch migrate`")
+    if version > SCHEMA_VERSION:
+        raise UserError(f"the database has schema version {version}, newer than this program's {SCHEMA_VERSION}")
+
+
+def check_canary(pool: db.Pool, box: SecretBox) -> None:
+    """UserError unless these keys can read what this database holds; the first start leaves the canary."""
+    with db.transaction(pool) as conn:
+        token = workers.fact(conn, "secret_canary") or workers.remember(conn, "secret_canary", box.canary())
+    if not box.check_canary(token):
+        raise UserError("the configured secrets.keys (or secret.key) cannot read this database's secrets")
+
+
+def check_store_id(pool: db.Pool, store_id: str) -> None:
+    """UserError when the database knows another local store: its files would not be found here."""
+    with db.transaction(pool) as conn:
+        known = workers.remember(conn, "local_store_id", store_id)
+    if known != store_id:
+        raise UserError(
+            "storage.local.dir is not the directory this database's results are in; "
+            "share that directory, or use storage.backend minio on several hosts"
+        )

@@ -1,0 +1,51 @@
+"""The HTTP face: parses, asks a service, answers; no SQL, and nothing below it knows a status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+from flask import current_app
+
+from asynch.db import Pool
+from asynch.executors.egress import Policy
+from asynch.secretbox import SecretBox
+from asynch.service.announcer import Announcer
+from asynch.service.creation import Creation
+from asynch.service.rooms import Rooms
+from asynch.service.tasks import Tasks
+from asynch.settings import Settings
+from asynch.storage import Storage
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What every request of one process works with."""
+
+    settings: Settings
+    pool: Pool
+    box: SecretBox
+    storage: Storage
+
+    @cached_property
+    def model_policy(self) -> Policy:
+        """Where models may live."""
+        egress = self.settings.egress
+        return Policy.parse(egress.models_allow, egress.deny, allow_loopback=self.settings.egress_allow_loopback)
+
+    @cached_property
+    def creation(self) -> Creation:
+        """Creates tasks."""
+        op_log = self.settings.op_log
+        return Creation(self.pool, Announcer(self.pool), Rooms(), self.settings.queue_timeout, op_log.payloads)
+
+    @cached_property
+    def tasks(self) -> Tasks:
+        """Reads and changes tasks."""
+        return Tasks(self.pool, self.settings.cleaner.failed_retention, self.settings.queue_timeout)
+
+
+def parts() -> Parts:
+    """The parts of the application that serves this request."""
+    return cast(Parts, current_app.extensions["asynch"])

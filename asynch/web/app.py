@@ -1,0 +1,75 @@
+"""The application of one process: request ids, JSON, and the literal list of its resources."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+import orjson
+from flask import Blueprint, Flask, Response, g, request
+from flask.json.provider import JSONProvider
+
+from asynch import log
+from asynch.web import Parts, auth, cors, files, health, models, problem, tasks
+
+RESOURCES: Sequence[Blueprint] = (health.bp, files.bp, models.bp, tasks.bp)
+
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+
+
+def create_app(made_of: Parts) -> Flask:
+    """The WSGI application. UserError for an auth mode that is not there."""
+    app = Flask("asynch", static_folder=None)
+    app.extensions["asynch"] = made_of
+    _ = made_of.creation  # one for all threads, so before the first request
+    app.json = Json(app)
+    app.before_request(_begin)
+    app.after_request(_finish)
+    app.teardown_request(_end)
+    cors.register(app, made_of.settings.server.cors_origins)
+    auth.register(app, made_of)
+    problem.register(app)
+    for resource in RESOURCES:
+        app.register_blueprint(resource)
+    return app
+
+
+class Json(JSONProvider):
+    """JSON through orjson; times as RFC 3339 in UTC with milliseconds."""
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:  # noqa: ARG002 - the framework's signature
+        return orjson.dumps(obj, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME).decode()
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:  # noqa: ARG002
+        return orjson.loads(s)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    raise TypeError(type(value).__name__)
+
+
+def _begin() -> None:
+    asked = request.headers.get("X-Request-Id", "")
+    g.request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(16)
+    g.since = monotonic()
+    g.log_scope = log.bind(request_id=g.request_id)
+    g.log_scope.__enter__()
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.request_id
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    return response
+
+
+def _end(_: BaseException | None) -> None:
+    scope = g.pop("log_scope", None)
+    if scope is not None:
+        scope.__exit__(None, None, None)

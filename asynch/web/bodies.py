@@ -1,0 +1,155 @@
+"""Request bodies: read within a limit, taken apart as JSON, checked against a model; each mistake has its place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
+
+from flask import request
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+from werkzeug.exceptions import UnsupportedMediaType
+
+from asynch.domain import rawjson
+from asynch.errors import InvalidInput, MalformedBody, Mistake, TooLarge
+from asynch.web import parts
+
+T = TypeVar("T", bound=BaseModel)
+
+INT4_MAX = 2**31 - 1
+INT8_MAX = 2**63 - 1
+_CHUNK = 1 << 16
+_ID = re.compile(r"[0-9]{1,19}")
+_TENANT = re.compile(r"-?[0-9]{1,19}")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def read_body(limit: int) -> bytes:
+    """The bytes of a JSON body; TooLarge before more than `limit` of them are read, 415 for another type."""
+    _check_type()
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    try:
+        body = b"".join(_chunks(limit))
+    except OSError as exc:  # a chunked body that ends early or lies about its chunks
+        raise MalformedBody("The body ended before it was complete.") from exc
+    return body
+
+
+def _check_type() -> None:
+    """Other types are refused; none at all only where any web page could send such a request (auth.mode none)."""
+    if request.mimetype == "application/json":
+        return
+    if request.mimetype or parts().settings.auth.mode == "none":
+        raise UnsupportedMediaType("The body must be application/json.")
+
+
+def _chunks(limit: int) -> Iterator[bytes]:
+    left = limit
+    while chunk := request.stream.read(min(_CHUNK, left + 1)):
+        left -= len(chunk)
+        if left < 0:
+            raise _too_large(limit)
+        yield chunk
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body may have at most {limit} bytes.", limitBytes=limit)
+
+
+def read_json(model: type[T], *, limit: int | None = None) -> T:
+    """The body as `model`, read within `limit` (else server.max_body). Raises the Refused that fits."""
+    text = rawjson.decode(read_body(limit or parts().settings.server.max_body))
+    return checked(model, rawjson.members(text, raw=frozenset()))
+
+
+def read_query(model: type[T]) -> T:
+    """The query string as `model`: every value a text, an unknown or doubled name a mistake."""
+    doubled = [name for name, values in request.args.lists() if len(values) > 1]
+    if doubled:
+        raise InvalidInput([Mistake(_pointer((name,)), "given more than once") for name in doubled])
+    return checked(model, request.args.to_dict())
+
+
+def checked(model: type[T], values: Mapping[str, Any]) -> T:
+    """`values` as `model`; InvalidInput with a pointer a mistake."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as exc:
+        raise InvalidInput(mistakes(exc)) from None
+
+
+def mistakes(exc: ValidationError) -> list[Mistake]:
+    """What pydantic found, as places in the body."""
+    found = exc.errors(include_url=False, include_input=False)
+    return [Mistake(_pointer(error["loc"]), _detail(error)) for error in found]
+
+
+def _detail(error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown field"
+    if error["type"] == "missing":
+        return "required"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])  # without pydantic's "Value error, "
+    return error["msg"]
+
+
+def _pointer(path: tuple[str | int, ...]) -> str:
+    """RFC 6901 as a URI fragment."""
+    steps = (str(step).replace("~", "~0").replace("/", "~1") for step in path)
+    return "#" + "".join("/" + quote(step, safe="", errors="replace") for step in steps)
+
+
+def _storable(text: str) -> str:
+    if _UNSTORABLE.search(text):
+        raise ValueError("holds a character that cannot be stored (NUL or half of a surrogate pair)")
+    return text
+
+
+def _id(value: object) -> object:
+    """A whole number from a number or its decimal text; JSON clients without 64-bit numbers send the text."""
+    if isinstance(value, str) and _ID.fullmatch(value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError("expected an id: a whole number, or its digits as a string")
+
+
+def _tenant_id(value: object) -> object:
+    return int(value) if isinstance(value, str) and _TENANT.fullmatch(value) else value
+
+
+def _flag(value: object) -> object:
+    if value in (0, 1) and isinstance(value, int):
+        return int(value)
+    raise ValueError("expected 0, 1, false or true")
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Id = Annotated[int, Field(ge=1, le=INT8_MAX), BeforeValidator(_id)]
+TenantId = Annotated[int, Field(ge=-(2**63), le=INT8_MAX, strict=True), BeforeValidator(_tenant_id)]
+Flag = Annotated[int, BeforeValidator(_flag)]
+
+
+class Body(BaseModel):
+    """A JSON object in camelCase whose values have exactly the types it names; unknown members are mistakes."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, alias_generator=to_camel, hide_input_in_errors=True
+    )
+
+
+class Page(Body):
+    """Which part of a list: pages from 1 on."""
+
+    page_num: Annotated[int, Field(ge=1, le=INT4_MAX)] = 1
+    page_size: Annotated[int, Field(ge=1, le=1000)] = 10
+
+    @property
+    def offset(self) -> int:
+        """How many rows come before it."""
+        return (self.page_num - 1) * self.page_size

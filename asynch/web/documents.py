@@ -1,0 +1,126 @@
+"""How a task looks to its readers: the item of a list and the status document, one builder each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from asynch.db import Row
+from asynch.domain.retry import priority_of
+from asynch.domain.states import State, status_of
+from asynch.errors import InvalidInput, Refused
+from asynch.web import parts
+
+_STORED = (State.SUCCEEDED, State.FETCHED)
+
+
+def item(row: Row) -> dict[str, Any]:
+    """What getTaskBatch, getTaskResult and listTask say of a task."""
+    state = State(row["state"])
+    return {
+        "taskId": str(row["id"]),
+        "modelName": row["model_name"],
+        "bizName": row["biz_name"],
+        "clientRef": row["client_ref"],
+        "metadata": raw(row["metadata"]),
+        "priority": priority_of(row["rank"]),
+        "state": state.value,
+        "status": status_of(state, row["final"]),
+        "final": row["final"],
+        "phase": row["phase"],
+        "progress": row["progress"],
+        "message": row["message"],
+        "ossFile": result_url(row),
+        "fileType": row["file_type"],
+        "fileSize": row["file_size"],
+        "errorMsg": row["error_msg"],
+        "retryCount": row["retry_count"],
+        "createdAt": row["created_at"],
+        "startedAt": row["started_at"],
+        "finishedAt": row["finished_at"] if row["final"] else None,
+        "expireAt": row["expire_at"],
+    }
+
+
+def listed(row: Row) -> dict[str, Any]:
+    """An item with what only lists and the status document tell."""
+    return item(row) | {
+        "id": str(row["id"]),
+        "tenantId": str(row["tenant_id"]),
+        "creator": row["creator"],
+        "updater": row["updater"],
+        "updatedAt": row["updated_at"],
+        "enqueueAt": row["enqueue_at"],
+        "inputRef": row["input_ref"],
+    }
+
+
+def status(row: Row) -> dict[str, Any]:
+    """The status document."""
+    task_id = str(row["id"])
+    return listed(row) | {
+        "attempt": row["attempt"],
+        "maxAttempts": None if row["retry_times"] is None else row["retry_times"] + 1,
+        "queuePosition": None,
+        "etaSeconds": None,
+        "estimatedCompletion": None,
+        "notBefore": row["enqueue_at"] if row["delayed"] else None,
+        "error": _error(row),
+        "result": _result(row),
+        "attempts": row["attempts"],
+        "_links": {
+            "self": status_url(task_id),
+            "result": f"{status_url(task_id)}/result",
+            "cancel": f"{status_url(task_id)}/cancel",
+            "events": f"{status_url(task_id)}/events",
+        },
+    }
+
+
+def status_url(task_id: str) -> str:
+    """Where a task's status document is, absolute."""
+    return f"{parts().settings.public_url}/task/{task_id}"
+
+
+def result_url(row: Row) -> str:
+    """A URL that works now; empty while there is no result."""
+    if row["state"] not in _STORED:
+        return ""
+    name = f"{row['id']}.{row['file_type']}"
+    return parts().storage.url(row["oss_file"], filename=name, content_type=row["content_type"])
+
+
+def refusal(refused: Refused) -> dict[str, Any]:
+    """The error of one item of a batch."""
+    told: dict[str, Any] = {"code": refused.code, "detail": str(refused), **refused.extra}
+    if isinstance(refused, InvalidInput):
+        told["errors"] = [{"pointer": m.pointer, "detail": m.detail} for m in refused.mistakes]
+    return told
+
+
+def _error(row: Row) -> Mapping[str, Any] | None:
+    if not row["error_code"]:
+        return None
+    return {"code": row["error_code"], "detail": row["error_msg"], "retryable": row["error_retryable"]}
+
+
+def _result(row: Row) -> Mapping[str, Any] | None:
+    if row["state"] not in _STORED:
+        return None
+    storage = parts().settings.storage
+    lasting = bool(storage.public_base_url)
+    return {
+        "url": result_url(row),
+        "urlExpiresAt": None if lasting else datetime.now(UTC) + timedelta(seconds=storage.url_ttl),
+        "contentType": row["content_type"],
+        "size": row["file_size"],
+        "sha256": row["sha256"],
+    }
+
+
+def raw(text: str | None) -> orjson.Fragment | None:
+    """JSON as it was sent."""
+    return None if text is None else orjson.Fragment(text)

@@ -1,0 +1,96 @@
+"""The web server of one `asynch api`: gunicorn with threads, whose workers make their own parts and die with it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+
+from asynch.processes import PR_SET_PDEATHSIG
+from asynch.settings import Settings
+from asynch.web import auth
+
+#: a worker whose main loop says nothing for so long is replaced; requests themselves may take any time
+STUCK_S = 120
+#: what a request in flight gets when the server stops; long polls and streams end earlier by themselves
+GRACE_S = 30
+#: above the 60 s of the usual proxies, so that it is never this side that closes under a request
+KEEPALIVE_S = 75
+
+
+# Loaded before any fork: nothing should be opened between fork and prctl.
+_libc = ctypes.CDLL(None)
+
+
+def serve(app_factory: Callable[[], Flask], settings: Settings, *, fd: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; in each worker `app_factory` makes the application, after the fork.
+
+    Listens on server.host and port, or on the socket `fd` that was opened before. Does not return: gunicorn ends
+    the process with its own exit code. UserError before it starts when the settings ask for what is not there.
+    """
+    auth.check_mode(settings)
+    _Server(app_factory, options(settings, fd)).run()
+
+
+def options(settings: Settings, fd: int | None) -> Mapping[str, Any]:
+    """gunicorn's settings; nothing of its own files, environment or command line is read."""
+    server = settings.server
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    return {
+        "bind": f"fd://{fd}" if fd is not None else f"{host}:{server.port}",
+        "workers": server.processes,
+        "worker_class": "gthread",
+        "threads": server.threads,
+        "worker_connections": max(1000, 4 * server.threads),
+        "timeout": STUCK_S,
+        "graceful_timeout": GRACE_S,
+        "keepalive": KEEPALIVE_S,
+        "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108 - beats never wait for a disk
+        "post_fork": _die_with_parent,
+        "control_socket_disable": True,
+        "accesslog": None,
+        "errorlog": None,
+        "logger_class": _Log,
+        "loglevel": settings.log.level.lower(),
+    }
+
+
+class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn with settings of ours and nothing else."""
+
+    def __init__(self, app_factory: Callable[[], Flask], chosen: Mapping[str, Any]) -> None:
+        self._app_factory = app_factory
+        self._chosen = chosen
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._chosen.items():
+            if name in self.cfg.settings:  # control_socket_disable is younger than the oldest gunicorn we take
+                self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        return self._app_factory()
+
+
+class _Log(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's own lines go where all others go."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.propagate = True
+
+
+def _die_with_parent(arbiter: Any, _worker: Any) -> None:
+    """Have the kernel end a worker whose arbiter was killed: nobody else would, and it keeps the port."""
+    if sys.platform == "linux":
+        _libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != arbiter.pid:  # it died before the kernel knew
+        os._exit(1)

@@ -1,0 +1,180 @@
+"""What callers say of tasks: the bodies of /task, checked; what is done with them is not its matter."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, model_validator
+
+from asynch.domain.rawjson import RawJson
+from asynch.store.tasks import NewTask, TaskFilter
+from asynch.web.bodies import INT4_MAX, INT8_MAX, Body, Flag, Page, TenantId, Text
+
+#: Members kept as the JSON text that was sent.
+RAW = frozenset({"requestPayload", "metadata"})
+MAX_BATCH = 10_000
+_MAX_IDS = 1000
+_MAX_WAIT_S = 30
+#: metadata and inputRef, bytes
+_MAX_NOTE = 4096
+#: With the longest queue time-out on top, a time must still have a year of four digits.
+_LAST_YEAR = 9000
+
+
+def number_of(task_id: str) -> int:
+    """The number of an id; 0, which no task has, for what is none."""
+    if task_id.isascii() and task_id.isdigit() and len(task_id) <= 19 and int(task_id) <= INT8_MAX:
+        return int(task_id)
+    return 0
+
+
+def _task_id(value: object) -> object:
+    """Anything that is no task's id is as good as one that is not there."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("expected a task id: a string, or its number")  # noqa: TRY004 - what pydantic understands
+    return str(value)
+
+
+def _time(value: object) -> object:
+    """RFC 3339 with its zone; strict JSON validation would take no text."""
+    if not isinstance(value, str):
+        raise ValueError("expected a time as RFC 3339 text")  # noqa: TRY004
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("expected a time as RFC 3339 text, e.g. 2026-01-31T12:00:00Z") from None
+    if at.tzinfo is None:
+        raise ValueError("expected a time with its zone, e.g. 2026-01-31T12:00:00Z")
+    if at.year >= _LAST_YEAR:
+        raise ValueError(f"expected a time before the year {_LAST_YEAR}")
+    return at
+
+
+def _object(raw: RawJson) -> RawJson:
+    if not raw.text.startswith(("{", "null")):
+        raise ValueError("expected an object")
+    _short(raw.text)
+    return raw
+
+
+def _short(text: str) -> str:
+    if len(text.encode()) > _MAX_NOTE:
+        raise ValueError(f"expected at most {_MAX_NOTE} bytes")
+    return text
+
+
+def _not_yet(value: object) -> object:
+    if value is not None:
+        raise ValueError("not available in this version")
+    return value
+
+
+TaskId = Annotated[Text, BeforeValidator(_task_id)]
+Time = Annotated[AwareDatetime, BeforeValidator(_time)]
+Short = Annotated[Text, Field(max_length=128)]
+NotYet = Annotated[None, BeforeValidator(_not_yet)]
+
+
+class TaskIn(Body):
+    """One task to create."""
+
+    model_name: Annotated[Text, Field(min_length=1, max_length=128)]
+    request_payload: RawJson | None = None
+    input_ref: Annotated[Text, AfterValidator(_short)] | None = None
+    biz_name: Short | None = None
+    client_ref: Short | None = None
+    metadata: Annotated[RawJson, AfterValidator(_object)] | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] | None = None
+    delay_seconds: Annotated[float, Field(ge=0, le=INT4_MAX)] | None = None
+    not_before: Time | None = None
+    queue_timeout_seconds: Annotated[int, Field(ge=1, le=INT4_MAX)] | None = None
+    callback_url: NotYet = None
+    expire_notice_seconds: NotYet = None
+
+    @model_validator(mode="after")
+    def _one_start(self) -> TaskIn:
+        if self.delay_seconds is not None and self.not_before is not None:
+            raise ValueError("delaySeconds and notBefore: expected one of them, not both")
+        return self
+
+    def new_task(self) -> NewTask:
+        """As the service takes it."""
+        payload = _text(self.request_payload)
+        return NewTask(
+            model_name=self.model_name,
+            payload=payload,
+            payload_is_object=payload is None or payload.startswith("{"),
+            input_ref=self.input_ref,
+            biz_name=self.biz_name or "",
+            client_ref=self.client_ref or "",
+            metadata=_text(self.metadata),
+            priority=self.priority or 0,
+            delay_s=float(self.delay_seconds or 0),
+            not_before=self.not_before,
+            queue_timeout_s=self.queue_timeout_seconds,
+        )
+
+
+def _text(raw: RawJson | None) -> str | None:
+    return None if raw is None or raw.text == "null" else raw.text
+
+
+class WhichTask(Body):
+    """getTaskResult."""
+
+    task_id: TaskId
+
+
+class Ids(Body):
+    """getTaskBatch."""
+
+    task_ids: Annotated[list[TaskId], Field(max_length=_MAX_IDS)]
+    wait_seconds: Annotated[float, Field(ge=0, le=_MAX_WAIT_S)] = 0
+
+
+class Filter(Body):
+    """Which tasks; null and empty texts narrow nothing."""
+
+    model_name: Text | None = None
+    task_id: TaskId | None = None
+    biz_name: Text | None = None
+    state: Annotated[int, Field(ge=0, le=5)] | None = None
+    final: bool | None = None
+    created_from: Time | None = None
+    created_to: Time | None = None
+
+    def wanted(self) -> TaskFilter:
+        """As the service takes it."""
+        return TaskFilter(
+            id=number_of(self.task_id) if self.task_id else None,
+            model_name=self.model_name or None,
+            biz_name=self.biz_name or None,
+            state=self.state,
+            final=self.final,
+            created_from=self.created_from,
+            created_to=self.created_to,
+        )
+
+
+class ListIn(Filter):
+    """listTask."""
+
+    page: Page = Page()
+    include_payload: Flag = 0
+    tenant_id: TenantId | None = None
+
+
+class ManyIn(Filter):
+    """cancelBatch, retryBatch: ids, or a filter that narrows something."""
+
+    task_ids: Annotated[list[TaskId], Field(max_length=MAX_BATCH)] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ManyIn:
+        narrowed = self.wanted() != TaskFilter()
+        if self.task_ids is None and not narrowed:
+            raise ValueError("expected taskIds, or a filter that narrows something")
+        if self.task_ids is not None and narrowed:
+            raise ValueError("expected taskIds or a filter, not both")
+        return self

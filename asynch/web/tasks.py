@@ -1,0 +1,247 @@
+"""/task: creating tasks, collecting their results, ending them and running them again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import Blueprint, redirect, request
+from flask.typing import ResponseReturnValue
+
+from asynch.db import Row
+from asynch.domain import rawjson
+from asynch.domain.states import State, status_of
+from asynch.errors import Conflict, InvalidInput, Mistake, Refused, TooLarge
+from asynch.service.creation import Created, Creation, Once
+from asynch.service.tasks import Change, Tasks
+from asynch.store.tasks import NewTask
+from asynch.web import documents, parts
+from asynch.web.auth import caller, named_tenant, principal
+from asynch.web.bodies import checked, read_body, read_json, read_query
+from asynch.web.task_bodies import MAX_BATCH, RAW, Ids, ListIn, ManyIn, TaskIn, WhichTask, number_of
+
+bp = Blueprint("tasks", __name__, url_prefix="/task")
+
+_MAX_KEY = 255
+#: How long a client should wait before it asks again, seconds.
+_ASK_AGAIN = "2"
+
+
+@bp.post("/createTask")
+def create_task() -> ResponseReturnValue:
+    """202 with the status URL; the same Idempotency-Key gives the same task again."""
+    body = read_body(parts().settings.server.max_body)
+    created = _creation().create(caller(), _task(body), _once(body))
+    task_id = created.results[0]
+    if isinstance(task_id, Refused):
+        raise task_id
+    headers = {"Location": documents.status_url(str(task_id)), "Retry-After": _ASK_AGAIN}
+    return _accepted(task_id, created.replayed), 202, headers | _replayed(created)
+
+
+@bp.post("/createTaskBatch")
+def create_task_batch() -> ResponseReturnValue:
+    """202 with an id or an error for each task; the good ones are created even when others are bad."""
+    body = read_body(parts().settings.server.max_batch_body)
+    values = rawjson.elements(rawjson.decode(body), "tasks", raw=RAW, max_depth=_depth(), max_items=MAX_BATCH)
+    created = _creation().create_batch(caller(), [_item(n, value) for n, value in enumerate(values)], _once(body))
+    listed = [
+        {"index": n, "error": documents.refusal(_placed(n, r))}
+        if isinstance(r, Refused)
+        else {"index": n, "taskId": str(r)}
+        for n, r in enumerate(created.results)
+    ]
+    return {"list": listed}, 202, _replayed(created)
+
+
+@bp.post("/getTaskBatch")
+def get_task_batch() -> ResponseReturnValue:
+    """Items in the order asked, once each; those that never were and those that are gone apart."""
+    asked = read_json(Ids)
+    names = {task_id: number_of(task_id) for task_id in asked.task_ids}
+    numbers = list(dict.fromkeys(names.values()))
+    if asked.wait_seconds:
+        _tasks().wait(principal().tenant_id, numbers, asked.wait_seconds)
+    found = _tasks().fetch(principal().tenant_id, numbers, mark=_marks("getTaskBatch"))
+    return {
+        "list": [documents.item(found.rows[n]) for n in numbers if n in found.rows],
+        "missing": [name for name, n in names.items() if n not in found.gone and n not in found.rows],
+        "gone": [name for name, n in names.items() if n in found.gone],
+    }
+
+
+@bp.get("/getTaskResult")
+def get_task_result() -> ResponseReturnValue:
+    """One item."""
+    number = number_of(read_query(WhichTask).task_id)
+    row = _found(number)
+    if _marks("getTaskResult"):
+        row = _tasks().fetch(principal().tenant_id, [number], mark=True).rows.get(number, row)
+    return documents.item(row)
+
+
+@bp.post("/listTask")
+def list_task() -> ResponseReturnValue:
+    """A page of tasks, newest first."""
+    asked = read_json(ListIn)
+    tenant_id = named_tenant(asked.tenant_id)
+    found = _tasks().search(tenant_id, asked.wanted(), limit=asked.page.page_size, offset=asked.page.offset)
+    listed = [documents.listed(row) for row in found.rows]
+    if asked.include_payload:
+        ids, limit = [row["id"] for row in found.rows], parts().settings.server.max_batch_body
+        payloads = _tasks().payloads(tenant_id, ids, most_bytes=limit)
+        for told, task_id in zip(listed, ids, strict=True):
+            told["requestPayload"] = documents.raw(payloads.get(task_id))
+    return {"list": listed, "total": found.total, "totalCapped": found.capped}
+
+
+@bp.get("/<task_id>")
+def task_status(task_id: str) -> ResponseReturnValue:
+    """The status document."""
+    row = _found(number_of(task_id))
+    return documents.status(row), 200, {} if row["final"] else {"Retry-After": _ASK_AGAIN}
+
+
+@bp.get("/<task_id>/result")
+def task_result(task_id: str) -> ResponseReturnValue:
+    """303 to the file, or why there is none."""
+    number = number_of(task_id)
+    row = _found(number)
+    if row["state"] in (State.SUCCEEDED, State.FETCHED):
+        if _marks("result"):
+            _tasks().fetch(principal().tenant_id, [number], mark=True)
+        return redirect(documents.result_url(row), 303)
+    if row["final"]:
+        raise Conflict(row["error_msg"] or "The task has no result.", code=row["error_code"] or "no_result")
+    return documents.status(row), 202, {"Retry-After": _ASK_AGAIN}
+
+
+@bp.post("/<task_id>/cancel")
+def cancel_task(task_id: str) -> ResponseReturnValue:
+    """The status document after it: cancelled, or processing until its call is cut, or unchanged if final."""
+    return documents.status(_tasks().cancel_one(caller(), number_of(task_id)))
+
+
+@bp.post("/<task_id>/retry")
+def retry_task(task_id: str) -> ResponseReturnValue:
+    """The status document of a task that runs again; 409 unless it is finally failed or cancelled."""
+    return documents.status(_tasks().rerun_one(caller(), number_of(task_id)))
+
+
+@bp.post("/cancelBatch")
+def cancel_batch() -> ResponseReturnValue:
+    """As cancel, for many."""
+    asked = read_json(ManyIn)
+    if asked.task_ids is None:
+        return {"changed": _tasks().cancel_found(caller(), asked.wanted())}
+    return _changed(asked.task_ids, _tasks().cancel)
+
+
+@bp.post("/retryBatch")
+def retry_batch() -> ResponseReturnValue:
+    """As retry, for many; those that cannot run again stay as they are."""
+    asked = read_json(ManyIn)
+    if asked.task_ids is None:
+        return {"changed": _tasks().rerun_found(caller(), asked.wanted())}
+    return _changed(asked.task_ids, _tasks().rerun)
+
+
+def _changed(task_ids: Sequence[str], change: Change) -> ResponseReturnValue:
+    names = {task_id: number_of(task_id) for task_id in task_ids}
+    numbers = list(dict.fromkeys(names.values()))
+    outcome = change(caller(), numbers)
+    return {
+        "changed": len(outcome.changed),
+        "list": [_brief(outcome.rows[n]) | {"changed": n in outcome.changed} for n in numbers if n in outcome.rows],
+        "missing": [name for name, n in names.items() if n not in outcome.rows],
+    }
+
+
+def _brief(row: Row) -> dict[str, Any]:
+    told = documents.item(row)
+    return {name: told[name] for name in ("taskId", "state", "status", "final")}
+
+
+def _accepted(task_id: int, replayed: bool) -> dict[str, Any]:
+    state, final = State.PENDING, False
+    if replayed:
+        state, final = _tasks().last_state(principal().tenant_id, task_id)
+    return {
+        "taskId": str(task_id),
+        "state": state,
+        "status": status_of(state, final),
+        "statusUrl": documents.status_url(str(task_id)),
+    }
+
+
+def _task(body: bytes) -> NewTask | Refused:
+    """The task of a body; what is wrong with it is a result too, for the op log."""
+    try:
+        return checked(TaskIn, rawjson.members(rawjson.decode(body), raw=RAW, max_depth=_depth())).new_task()
+    except InvalidInput as exc:
+        return exc
+
+
+def _item(index: int, value: Any) -> NewTask | Refused:
+    """One task of a batch; what is wrong with it is its own."""
+    if isinstance(value, InvalidInput):
+        prefix = _place(index)
+        return InvalidInput([Mistake("#" + m.pointer.removeprefix(prefix), m.detail) for m in value.mistakes])
+    if not isinstance(value, Mapping):
+        return InvalidInput([Mistake("#", "expected an object")])
+    try:
+        task = checked(TaskIn, value).new_task()
+    except InvalidInput as exc:
+        return exc
+    limit = parts().settings.server.max_body
+    if len((task.payload or "").encode()) > limit:
+        return TooLarge(f"A task may have at most {limit} bytes.", limitBytes=limit)
+    return task
+
+
+def _placed(index: int, refused: Refused) -> Refused:
+    """The refusal of a batch's item with pointers from the body's root."""
+    if not isinstance(refused, InvalidInput):
+        return refused
+    found = [Mistake(_place(index) + m.pointer.removeprefix("#"), m.detail) for m in refused.mistakes]
+    return InvalidInput(found, code=refused.code)
+
+
+def _place(index: int) -> str:
+    return f"#/tasks/{index}"
+
+
+def _once(body: bytes) -> Once | None:
+    given = request.headers.get("Idempotency-Key")
+    if given is None:
+        return None
+    key = given[1:-1] if len(given) >= 2 and given[0] == given[-1] == '"' else given
+    if not 1 <= len(key) <= _MAX_KEY or not key.isprintable():
+        raise InvalidInput([Mistake("#", f"Idempotency-Key: expected 1 to {_MAX_KEY} printable characters")])
+    return Once(request.path, key, hashlib.sha256(body).hexdigest())
+
+
+def _found(number: int) -> Row:
+    return _tasks().get(principal().tenant_id, number)
+
+
+def _marks(call: str) -> bool:
+    """Whether this request, made through `call`, counts as fetching; HEAD never does."""
+    return request.method != "HEAD" and call in parts().settings.server.mark_fetched
+
+
+def _depth() -> int:
+    return parts().settings.limits.max_payload_depth
+
+
+def _tasks() -> Tasks:
+    return parts().tasks
+
+
+def _creation() -> Creation:
+    return parts().creation
+
+
+def _replayed(created: Created) -> dict[str, str]:
+    return {"Idempotency-Replayed": "true"} if created.replayed else {}

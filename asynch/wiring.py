@@ -1,0 +1,133 @@
+"""Makes the parts of each role from the settings; nothing here decides anything."""
+
+from __future__ import annotations
+
+import socket
+
+from asynch import db
+from asynch.cleaner.terms import Terms as CleanerTerms
+from asynch.errors import UserError
+from asynch.executors.egress import Policy
+from asynch.executors.http import HttpExecutor
+from asynch.secretbox import SecretBox, load_keys
+from asynch.service import schema
+from asynch.settings import Settings
+from asynch.storage import Storage
+from asynch.storage.local import LocalStorage
+from asynch.storage.minio import MinioStorage
+from asynch.store.workers import Retention
+from asynch.web import Parts
+from asynch.worker.incarnation import Setup
+from asynch.worker.outcomes import Terms
+from asynch.worker.poller import Limits
+from asynch.worker.tmpdir import TmpDir
+
+
+def configured_dsn(settings: Settings) -> str:
+    """`database.dsn`; UserError where a role cannot do without."""
+    dsn = settings.database.dsn.get_secret_value()
+    if not dsn:
+        raise UserError("database.dsn is empty: this role needs it (`asynch up` brings a database of its own)")
+    return dsn
+
+
+def any_dsn(settings: Settings) -> str:
+    """`database.dsn`, else the embedded database's; UserError when there is neither."""
+    if dsn := settings.database.dsn.get_secret_value():
+        return dsn
+    file = settings.data_path / "dsn"
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as exc:
+        raise UserError(f"database.dsn is empty and {file} is not there: start `asynch up` or set it") from exc
+
+
+def open_box(settings: Settings, *, create: bool = False) -> SecretBox:
+    """The box with the configured keys; with `create` a missing key file is made."""
+    configured = [key.get_secret_value() for key in settings.secrets.keys]
+    return SecretBox(load_keys(configured, settings.key_path, create))
+
+
+def make_storage(settings: Settings, box: SecretBox) -> Storage:
+    """The configured backend."""
+    chosen = settings.storage
+    match chosen.backend:
+        case "local":
+            return LocalStorage(
+                settings.files_path,
+                base_url=settings.public_url,
+                signing_key=box.signing_key("files"),
+                url_ttl_s=int(chosen.url_ttl),
+                public_base_url=chosen.public_base_url,
+            )
+        case "minio":
+            minio = chosen.minio
+            return MinioStorage(
+                endpoint=minio.endpoint,
+                public_endpoint=minio.public_endpoint,
+                access_key=minio.access_key.get_secret_value(),
+                secret_key=minio.secret_key.get_secret_value(),
+                bucket=minio.bucket,
+                secure=minio.secure,
+                region=minio.region,
+                url_ttl_s=int(chosen.url_ttl),
+                public_base_url=chosen.public_base_url,
+            )
+        case "http":
+            raise UserError("storage.backend = 'http': not available in this version, expected local or minio")
+
+
+def api_parts(settings: Settings) -> Parts:
+    """What the requests of one API process work with."""
+    box = open_box(settings)
+    pool = db.open_pool(configured_dsn(settings), size=settings.database.pool_size, name="asynch-api")
+    return Parts(settings, pool, box, make_storage(settings, box))
+
+
+def check_fit(pool: db.Pool, box: SecretBox, storage: Storage) -> None:
+    """UserError unless schema, secrets and local store belong to this database. DatabaseDown."""
+    with db.reading(pool) as conn:
+        schema.check_version(conn)
+    schema.check_canary(pool, box)
+    if isinstance(storage, LocalStorage):
+        schema.check_store_id(pool, storage.store_id)
+
+
+def worker_setup(settings: Settings) -> Setup:
+    """What a worker is made from. UserError when it does not fit its database, DatabaseDown."""
+    dsn, box, worker = configured_dsn(settings), open_box(settings), settings.worker
+    storage = make_storage(settings, box)
+    with db.open_small_pool(dsn, name="asynch-worker-start") as pool:
+        check_fit(pool, box, storage)
+    host = socket.gethostname()
+    failed_s = settings.cleaner.failed_retention
+    cleaner = CleanerTerms(
+        interval_s=settings.cleaner.interval,
+        queue_timeout_s=settings.queue_timeout,
+        failed_retention_s=failed_s,
+        op_log_retention_s=settings.cleaner.op_log_retention,
+        tmp_host_grace_s=worker.tmp_host_grace,
+        delete_results=settings.cleaner.delete_results,
+    )
+    return Setup(
+        dsn=dsn,
+        lock_dsn=settings.database.lock_dsn.get_secret_value() or dsn,
+        limits=Limits(
+            worker.threads, worker.reserve, worker.batch_size, worker.poll_interval, settings.server.timezone
+        ),
+        longest_call_s=settings.longest,
+        uploaders=worker.uploaders,
+        drain_timeout_s=worker.drain_timeout,
+        max_crashes=worker.max_crashes,
+        keep=Retention(failed_s, settings.queue_timeout),
+        terms=Terms(host, failed_s, settings.cleaner.unfetched_retention),
+        cleaner=cleaner if settings.cleaner.enabled else None,
+        executor=HttpExecutor(
+            Policy.parse(
+                settings.egress.models_allow, settings.egress.deny, allow_loopback=settings.egress_allow_loopback
+            )
+        ),
+        storage=storage,
+        box=box,
+        tmp=TmpDir(settings.tmp_path, max_bytes=worker.tmp_max),
+    )
