@@ -1,0 +1,74 @@
+"""A real Postgres for tests: one private server a session, one database a test, copied from a migrated template.
+
+TEST_DATABASE_DSN names another server (as a superuser) to use instead of the private one.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from asynch import db
+from asynch.embedded import EmbeddedPostgres
+from asynch.service import schema
+
+
+@pytest.fixture(scope="session")
+def server_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A superuser's DSN of the server all tests of this session share."""
+    given = os.environ.get("TEST_DATABASE_DSN")
+    if given:
+        yield given
+        return
+    private = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+    server = private.start()
+    with psycopg.connect(server, autocommit=True) as conn:  # nothing here outlives the session
+        conn.execute("ALTER SYSTEM SET fsync = off")
+        conn.execute("SELECT pg_reload_conf()")
+    yield server
+    private.stop()
+
+
+@pytest.fixture(scope="session")
+def template(server_dsn: str) -> Iterator[str]:
+    """The name of a database with the schema in it, to be copied."""
+    name = f"asynch_template_{uuid.uuid4().hex[:12]}"
+    run_on(server_dsn, "CREATE DATABASE {}", name)
+    with db.open_pool(make_conninfo(server_dsn, dbname=name), size=1, name="tests") as pool:
+        schema.migrate(pool)
+    yield name
+    run_on(server_dsn, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def dsn(server_dsn: str, template: str) -> Iterator[str]:
+    """A database of this test's own, with the schema in it."""
+    name = f"asynch_test_{uuid.uuid4().hex[:12]}"
+    run_on(server_dsn, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    yield make_conninfo(server_dsn, dbname=name)
+    run_on(server_dsn, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def pool(dsn: str) -> Iterator[db.Pool]:
+    """A pool on this test's database."""
+    with db.open_pool(dsn, size=8, name="tests") as opened:
+        yield opened
+
+
+def run_on(server_dsn: str, statement: str, *names: str) -> None:
+    """Run a statement about databases; none of them may run in a transaction."""
+    with psycopg.connect(server_dsn, autocommit=True) as conn:
+        conn.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+def all_rows(pool: db.Pool, statement: str, *params: object) -> list[db.Row]:
+    """The rows of a test's own question to the database."""
+    with db.reading(pool) as conn:
+        return conn.execute(statement, params).fetchall()

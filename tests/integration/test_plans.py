@@ -1,0 +1,325 @@
+"""Plans: every hot query goes through the index it was written for, whatever the planner believes of the table.
+
+A worker's sessions are pinned, so theirs hold on an empty table too; the API's statements are planned each time anew,
+so theirs must hold wherever there are rows, even when ANALYZE last saw none.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from asynch import db
+from asynch.db import Row
+from asynch.domain.retry import RetryOn, RetryRule
+from asynch.domain.states import Phase, State
+from asynch.store import models as model_store
+from asynch.store import queue, workers
+from asynch.store import tasks as store
+from asynch.store.queue import Claim, Saved, Target
+from asynch.store.tasks import NewTask, TaskFilter
+from asynch.worker import outcomes
+from tests.database import run_on
+
+LANES, ROWS = 1000, 50_000
+KEEP = workers.Retention(60.0, 60.0)
+TERMS = outcomes.Terms("tests", 60.0, 60.0)
+
+KEY, QUEUE, UPLOAD, RUNNING, WAKE = (
+    f"asynch_task_{name}" for name in ("pkey", "queue", "upload", "running", "wake")
+)  # fmt: skip
+
+#: 1,000 lanes of 10 tenants; of each 50 tasks 20 wait, 5 run, 5 are saved, 5 failed, 10 are fetched, 5 cancelled
+FILL = f"""
+INSERT INTO asynch_models (tenant_id, model_name, base_url)
+SELECT n % 10, 'm' || n, 'http://x' FROM generate_series(1, {LANES}) AS n;
+INSERT INTO asynch_task (id, tenant_id, lane_id, model_name, state, phase, final, wake_at, worker_id, tmp_file, tmp_host,
+    attempt, enqueue_at)
+SELECT n, n % 10, 1 + (n - 1) % {LANES}, 'm', k.state, k.phase, k.final, now() - interval '1 min', n % 7,
+       CASE k.phase WHEN 1 THEN 'f' ELSE '' END, CASE k.phase WHEN 1 THEN 'host-' || n % 3 ELSE '' END, 1,
+       now() - make_interval(secs => n % 1000)
+FROM generate_series(1, {ROWS}) AS n
+CROSS JOIN LATERAL (SELECT
+    CASE WHEN i < 25 THEN 0 WHEN i < 30 THEN 1 WHEN i < 35 THEN 3 WHEN i < 45 THEN 4 ELSE 5 END AS state,
+    CASE WHEN i >= 20 AND i < 25 THEN 1 ELSE 0 END AS phase, i >= 35 OR i = 34 AS final
+    FROM (SELECT (n - 1) / {LANES} AS i) x) k
+"""
+
+
+class Explainer:
+    """Stands where a store function expects its connection, and has each query explained instead of run."""
+
+    def __init__(self, conn: db.Connection) -> None:
+        self._conn = conn
+        self.plans: list[dict[str, Any]] = []
+
+    def execute(self, query: Any, params: Any = None) -> Explainer:
+        if not query.lstrip().startswith("SET"):
+            (row,) = self._conn.execute(f"EXPLAIN (FORMAT JSON) {query}".encode(), params).fetchall()
+            self.plans.append(row["QUERY PLAN"][0]["Plan"])
+        return self
+
+    def pipeline(self) -> nullcontext[None]:
+        return nullcontext()
+
+    def fetchall(self) -> list[Row]:
+        return []
+
+    def fetchone(self) -> None:
+        return None
+
+    rowcount = 0
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)
+
+
+def claim(task_id: int) -> Claim:
+    target = Target("http://x", "", "POST", "", 1.0, 1, RetryRule(0, RetryOn.ANY, 0.0, 0))
+    now = datetime.now(UTC)
+    return Claim(
+        1, task_id, 1, 1, 1, Phase.CALL, 19, 0, 0, None, None, Saved(), "c", "m", now, now, 0.0, 0.0, target,
+    )  # fmt: skip
+
+
+Use = Callable[[db.Connection], object]
+IDS = list(range(1, 200))
+WANTED = TaskFilter(model_name="m", state=0)
+
+#: what a worker asks, with the indexes of asynch_task that may answer
+OF_WORKERS: dict[str, tuple[Use, set[str]]] = {
+    "claim": (lambda c: queue.claim(c, counts={1: 3, 2: 1, 900: 9}, worker_id=1, timezone="UTC"), {QUEUE, KEY}),
+    "claim of many lanes": (
+        lambda c: queue.claim(c, counts=dict.fromkeys(range(64), 1), worker_id=1, timezone="UTC"), {QUEUE, KEY},
+    ),
+    "claim_uploads": (
+        lambda c: queue.claim_uploads(c, tmp_host="host-1", most=32, worker_id=1), {UPLOAD, KEY},
+    ),
+    "settle": (
+        lambda c: queue.settle(c, [outcomes.delivered(TERMS, claim(i)) for i in range(500)], queue_timeout_s=1.0), {KEY},
+    ),
+    "scan_lanes": (lambda c: queue.scan_lanes(c, after=0, most=64), {QUEUE}),
+    "lanes_in_mourning": (lambda c: queue.lanes_in_mourning(c, [1, 2]), {RUNNING}),
+    "rescue": (
+        lambda c: workers.rescue(
+            c, workers=[3], host="h", charged=True, max_crashes=3, keep=KEEP, most=1000
+        ),
+        {RUNNING, KEY},
+    ),
+    "retry_due": (lambda c: queue.retry_due(c, most=1000, queue_timeout_s=1.0), {WAKE, KEY}),
+    "expire_queue": (lambda c: queue.expire_queue(c, most=1000, failed_retention_s=1.0), {WAKE, KEY}),
+    "lose_silent_hosts": (
+        lambda c: queue.lose_silent_hosts(c, most=1000, grace_s=1.0, queue_timeout_s=1.0), {UPLOAD, KEY},
+    ),
+    "purge": (lambda c: [queue.purge(c, state=s, most=1000) for s in (2, 3, 4, 5)], {WAKE, KEY}),
+    "purge of some": (lambda c: queue.purge(c, state=4, most=1000, ids=IDS), {WAKE, KEY}),
+    "purgeable": (lambda c: queue.purgeable(c, state=4, most=1000), {WAKE}),
+    "cancelled_claims": (
+        lambda c: workers.cancelled_claims(c, worker_id=1, tasks=[(1, i) for i in IDS]), {KEY},
+    ),
+    "known_files": (lambda c: workers.known_files(c, {f"1_{i}_1": (1, i, 1) for i in range(1000)}), {KEY}),
+    "names_object": (lambda c: queue.names_object(c, claim(1)), {KEY}),
+}  # fmt: skip
+
+#: what a request asks
+OF_REQUESTS: dict[str, tuple[Use, set[str]]] = {
+    "fetch": (lambda c: store.fetch(c, tenant_id=1, ids=IDS, mark=True), {KEY}),
+    "fetch without a mark": (lambda c: store.fetch(c, tenant_id=1, ids=IDS, mark=False), {KEY}),
+    "get_tasks": (lambda c: store.get_tasks(c, tenant_id=1, ids=IDS), {KEY}),
+    "final_count": (lambda c: store.final_count(c, tenant_id=1, ids=IDS), {KEY}),
+    "cancel": (lambda c: store.cancel(c, tenant_id=1, ids=IDS, updater="u", failed_retention_s=1.0), {KEY}),
+    "rerun": (lambda c: store.rerun(c, tenant_id=1, ids=IDS, updater="u", queue_timeout_s=1.0), {KEY}),
+    "lane_depth": (lambda c: store.lane_depth(c, 500), {QUEUE, UPLOAD, RUNNING, WAKE}),
+    "list_tasks": (
+        lambda c: store.list_tasks(c, tenant_id=1, wanted=WANTED, limit=10, offset=0, cap=100), {KEY},
+    ),
+    "list_task_ids": (
+        lambda c: store.list_task_ids(c, tenant_id=1, wanted=WANTED, among=(0, 1), after=100, before=10**6, most=10),
+        {KEY},
+    ),
+    "open_tasks": (lambda c: model_store.open_tasks(c, a_model()), {QUEUE, UPLOAD, RUNNING, WAKE}),
+}  # fmt: skip
+
+
+def a_model() -> model_store.Model:
+    now = datetime.now(UTC)
+    spec = model_store.ModelSpec("m", "http://x")
+    return model_store.Model(1, 1, 500, "model", "c", now, "u", now, spec)
+
+
+def execute(dsn: str, *statements: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for statement in statements:
+            conn.execute(statement.encode())
+
+
+@pytest.fixture(scope="module")
+def empty(module_dsn: str) -> str:
+    """No rows, and the planner knows it."""
+    execute(module_dsn, "ANALYZE")
+    return module_dsn
+
+
+@pytest.fixture(scope="module")
+def surprised(server_dsn: str, template: str) -> Iterator[str]:
+    """Full, but ANALYZE saw it empty."""
+    name = f"asynch_test_{uuid.uuid4().hex[:12]}"
+    run_on(server_dsn, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    dsn = make_conninfo(server_dsn, dbname=name)
+    execute(dsn, "ALTER TABLE asynch_task SET (autovacuum_enabled = off)", "VACUUM ANALYZE", FILL)
+    yield dsn
+    run_on(server_dsn, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture(scope="module")
+def filled(server_dsn: str, surprised: str) -> Iterator[str]:
+    """Full, and the planner knows it."""
+    name = f"asynch_test_{uuid.uuid4().hex[:12]}"
+    run_on(
+        server_dsn, "CREATE DATABASE {} TEMPLATE {}", name, str(psycopg.conninfo.conninfo_to_dict(surprised)["dbname"])
+    )
+    dsn = make_conninfo(server_dsn, dbname=name)
+    execute(dsn, "VACUUM ANALYZE")
+    yield dsn
+    run_on(server_dsn, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture(params=["empty", "surprised", "filled"])
+def table(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(request.param))
+
+
+@pytest.fixture(params=["surprised", "filled"])
+def full_table(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(request.param))
+
+
+def ways(conn: db.Connection, use: Use) -> set[tuple[str, str]]:
+    """How the plans of a store function get at asynch_task: (kind of scan, index)."""
+    explainer = Explainer(conn)
+    with suppress(LookupError):  # of functions that cannot do without a row
+        use(cast(db.Connection, explainer))
+    assert explainer.plans
+    return {
+        (node["Node Type"].replace(" Only", ""), node.get("Index Name", ""))
+        for plan in explainer.plans
+        for node in nodes(plan)
+        if node.get("Relation Name") == "asynch_task" and node["Node Type"] != "ModifyTable"
+    }
+
+
+@pytest.mark.parametrize("name", OF_WORKERS)
+def test_a_workers_pool_goes_through_the_index(table: str, name: str) -> None:
+    use, indexes = OF_WORKERS[name]
+    with db.open_pool(table, size=1, name="tests", pinned=True) as pool, db.reading(pool) as conn:
+        assert ways(conn, use) == {("Index Scan", index) for index in indexes}
+
+
+@pytest.mark.parametrize("name", ["claim", "claim of many lanes", "scan_lanes", "lanes_in_mourning"])
+def test_the_claim_session_goes_through_the_index(table: str, name: str) -> None:
+    use, indexes = OF_WORKERS[name]
+    with db.open_session(table, name="tests") as conn:
+        assert ways(conn, use) == {("Index Scan", index) for index in indexes}
+
+
+@pytest.mark.parametrize("name", OF_REQUESTS)
+def test_a_request_goes_through_an_index(full_table: str, name: str) -> None:
+    use, indexes = OF_REQUESTS[name]
+    with db.open_pool(full_table, size=1, name="tests") as pool, db.reading(pool) as conn:
+        used = ways(conn, use)
+
+    assert {kind for kind, _ in used} <= {"Index Scan", "Bitmap Heap Scan"}
+    assert {index for kind, index in used if kind == "Index Scan"} <= indexes
+
+
+def test_creating_tasks_reads_no_task(full_table: str) -> None:
+    tasks = [(n, 1, NewTask("m")) for n in range(10**6, 10**6 + 1000)]
+    with db.open_pool(full_table, size=1, name="tests") as pool, db.reading(pool) as conn:
+        assert ways(
+            conn, lambda c: store.insert_tasks(c, tasks, tenant_id=1, creator="c", queue_timeout_s=1.0)
+        ) == set()  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["settle", "cancel", "rerun", "fetch"])
+def test_a_write_to_named_tasks_meets_them_by_their_key_alone(full_table: str, name: str) -> None:
+    """Under the pins as well as without: a partial index on the state would be read again at every change."""
+    use, _ = {**OF_WORKERS, **OF_REQUESTS}[name]
+    for pinned in (True, False):
+        with db.open_pool(full_table, size=1, name="tests", pinned=pinned) as pool, db.reading(pool) as conn:
+            assert {index for _, index in ways(conn, use) if index} == {KEY}
+
+
+def blocks(conn: db.Connection, use: Use) -> int:
+    """How many blocks the statements of a store function touch when they are really run; nothing of it stays."""
+    explainer = Explainer(conn)
+    explainer.execute = lambda query, params=None: measured(explainer, conn, query, params)  # type: ignore[method-assign]
+    with suppress(psycopg.Rollback), conn.transaction(force_rollback=True):
+        use(cast(db.Connection, explainer))
+    return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in explainer.plans)
+
+
+def measured(explainer: Explainer, conn: db.Connection, query: str, params: Any) -> Explainer:
+    (row,) = conn.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}".encode(), params).fetchall()
+    explainer.plans.append(row["QUERY PLAN"][0]["Plan"])
+    return explainer
+
+
+@pytest.fixture(scope="module")
+def deep(filled: str) -> str:
+    """One more lane with 20,000 tasks that wait and 20,000 of the highest priority that are not due for a day."""
+    execute(
+        filled,
+        "INSERT INTO asynch_models (tenant_id, lane_id, model_name, base_url) VALUES (77, 7777, 'deep', 'http://x')",
+        "INSERT INTO asynch_task (id, tenant_id, lane_id, model_name, rank, enqueue_at) "
+        "SELECT 1000000 + n, 77, 7777, 'deep', CASE WHEN n % 2 = 0 THEN 19 ELSE 1 END, "
+        "now() + CASE WHEN n % 2 = 0 THEN interval '-1 hour' ELSE interval '1 day' END "
+        "FROM generate_series(1, 40000) AS n",
+        "VACUUM ANALYZE asynch_task",
+    )
+    return filled
+
+
+def test_a_claim_reads_as_much_of_a_deep_lane_as_of_a_shallow_one(deep: str) -> None:
+    with db.open_session(deep, name="tests") as conn:
+        touched = blocks(conn, lambda c: queue.claim(c, counts={7777: 1}, worker_id=1, timezone="UTC"))
+
+    assert touched < 200  # 20 ranks of a few blocks each, one row changed in five indexes
+
+
+def test_a_scan_passes_a_deep_lane_in_one_step(deep: str) -> None:
+    with db.open_session(deep, name="tests") as conn:
+        touched = blocks(conn, lambda c: queue.scan_lanes(c, after=7000, most=64))
+
+    assert touched < 40
+
+
+def test_settling_one_task_reads_a_few_blocks(filled: str) -> None:
+    with db.open_pool(filled, size=1, name="tests", pinned=True) as pool, db.reading(pool) as conn:
+        (row,) = conn.execute(
+            "SELECT id, worker_id FROM asynch_task WHERE state = 1 AND tenant_id = 1 LIMIT 1"
+        ).fetchall()
+        held = [outcomes.released(TERMS, replaced(claim(row["id"]), row["worker_id"]), "x")]
+        touched = blocks(conn, lambda c: queue.settle(c, held, queue_timeout_s=1.0))
+
+    assert touched < 60
+
+
+def replaced(held: Claim, worker_id: int) -> Claim:
+    return Claim(**{**{name: getattr(held, name) for name in Claim.__slots__}, "worker_id": worker_id})
+
+
+def test_states_of_the_filled_table_are_what_the_plans_are_about(filled: str) -> None:
+    with psycopg.connect(filled) as conn:
+        found = conn.execute("SELECT DISTINCT state FROM asynch_task").fetchall()
+
+    assert {State(state) for (state,) in found} == set(State) - {State.SUCCEEDED}

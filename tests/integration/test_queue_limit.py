@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from asynch import db
+from asynch.domain.principal import Caller, Principal, Role
+from asynch.errors import QueueFull
+from asynch.service.creation import Creation
+from asynch.store.tasks import NewTask
+from asynch.web import Parts
+from tests.database import all_rows
+from tests.live import Live, MakeParts, serving
+from tests.rows import bend
+from tests.task_api import Api, Hand, problem, put_back
+
+LIMIT = 50
+DEPTH = "SELECT count(*) AS n FROM asynch_task WHERE state IN (0, 1)"
+
+
+@pytest.fixture
+def dsn(emptied_dsn: str) -> str:
+    return emptied_dsn
+
+
+@pytest.fixture
+def second(dsn: str, make_parts: MakeParts) -> Iterator[Live]:
+    """Another API process on the same database: its own application, pool and memory."""
+    first = make_parts()
+    with (
+        db.open_pool(dsn, size=8, name="tests-2") as pool,
+        serving(Parts(first.settings, pool, first.box, first.storage)) as live,
+    ):
+        yield live
+
+
+def depth(pool: db.Pool) -> int:
+    return int(all_rows(pool, DEPTH)[0]["n"])
+
+
+def creators(lives: list[Live], count: int, work: Callable[[Api, int], None]) -> None:
+    """Run `work` in so many threads at once, in turns on each application."""
+    start = threading.Barrier(count)
+
+    def run(n: int) -> None:
+        live = lives[n % len(lives)]
+        api = Api(Live(live.url, live.parts))
+        start.wait()
+        work(api, n)
+
+    with ThreadPoolExecutor(count) as threads:
+        list(threads.map(run, range(count)))
+
+
+def test_a_full_queue_is_429_with_its_numbers(api: Api) -> None:
+    api.model(queueLimit=3)
+    api.fill(3)
+    answer = api.post("createTask", {"modelName": "m"})
+
+    assert problem(answer) == (429, "queue_full")
+    assert (answer.json()["queueLimit"], answer.json()["queueDepth"]) == (3, 3)
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_batch_is_filled_up_to_the_limit_and_the_rest_is_told_so(api: Api) -> None:
+    api.model(queueLimit=5)
+    api.create()
+    listed = api.batch(*[{"modelName": "m"}] * 7)
+
+    assert ["taskId" in entry for entry in listed] == [True] * 4 + [False] * 3
+    assert {(e["error"]["code"], e["error"]["queueLimit"], e["error"]["queueDepth"]) for e in listed[4:]} == {
+        ("queue_full", 5, 5)
+    }
+
+
+def test_one_full_lane_does_not_keep_a_batch_from_the_others(api: Api) -> None:
+    api.model("full", queueLimit=1)
+    api.model("wide")
+    listed = api.batch(*[{"modelName": name} for name in ("full", "wide", "full", "wide")])
+
+    assert ["taskId" in entry for entry in listed] == [True, True, False, True]
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_sixteen_creators_on_two_processes_fill_the_queue_exactly(
+    live: Live, second: Live, pool: db.Pool, round_: int
+) -> None:
+    api = Api(live)
+    api.model(queueLimit=LIMIT)
+    made: list[str] = []
+    depths: list[int] = []
+
+    def create(mine: Api, n: int) -> None:
+        for step in range(6):
+            if (n + step) % 3 == 0:
+                answer = mine.batch(*[{"modelName": "m"}] * (n % 4 + 2))
+                made.extend(entry["taskId"] for entry in answer if "taskId" in entry)
+                depths.extend(entry["error"]["queueDepth"] for entry in answer if "error" in entry)
+            else:
+                single = mine.post("createTask", {"modelName": "m"})
+                assert single.status_code in (202, 429), single.text
+                if single.status_code == 202:
+                    made.append(single.json()["taskId"])
+                else:
+                    depths.append(single.json()["queueDepth"])
+
+    creators([live, second], 16, create)
+
+    assert len(set(made)) == len(made) == LIMIT
+    assert depth(pool) == LIMIT
+    assert set(depths) == {LIMIT}
+
+
+def test_the_limit_holds_while_workers_claim_and_settle(live: Live, second: Live, hand: Hand, pool: db.Pool) -> None:
+    api = Api(live)
+    api.model(queueLimit=10, maxConcurrency=100)
+    over, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            waiting = all_rows(
+                pool, "SELECT task_id FROM asynch_task WHERE state = 0 ORDER BY rank, enqueue_at, id LIMIT 3"
+            )
+            if waiting:
+                hand.succeed(*[row["task_id"] for row in waiting])
+
+    def look() -> None:
+        while not ended.is_set():
+            if depth(pool) > 10:
+                over.set()
+
+    accepted: list[int] = []
+
+    def create(mine: Api, n: int) -> None:
+        for _ in range(12):
+            if n % 2:
+                accepted.append(sum("taskId" in entry for entry in mine.batch(*[{"modelName": "m"}] * 4)))
+            else:
+                accepted.append(mine.post("createTask", {"modelName": "m"}).status_code == 202)
+
+    others = [threading.Thread(target=work), threading.Thread(target=look)]
+    for thread in others:
+        thread.start()
+    creators([live, second], 16, create)
+    ended.set()
+    for thread in others:
+        thread.join()
+
+    assert not over.is_set()
+    assert sum(accepted) > 20, "workers made room, and nobody used it"
+    assert sum(accepted) == all_rows(pool, "SELECT count(*) AS n FROM asynch_task")[0]["n"]
+
+
+CALLER = Caller(Principal(0, "eva", Role.ADMIN))
+
+
+def creates(creation: Creation, count: int) -> int:
+    """How many of so many were taken."""
+    if count == 1:
+        with suppress(QueueFull):
+            creation.create(CALLER, NewTask("m"), None)
+            return 1
+        return 0
+    made = creation.create_batch(CALLER, [NewTask("m")] * count, None)
+    return sum(isinstance(result, int) for result in made.results)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_any_history_exactly_what_fits_is_taken(live: Live, second: Live, hand: Hand, seed: int) -> None:
+    """Two processes in turns, each with its own idea of the room, against a count before each creation."""
+    api, pool, dice = Api(live), live.parts.pool, random.Random(seed)
+    limit = 8
+    api.model(queueLimit=limit, retryTimes=9, retryBackoffSeconds=3600)
+
+    def some(where: str, most: int) -> list[str]:
+        found = all_rows(
+            pool, f"SELECT task_id FROM asynch_task WHERE {where} ORDER BY rank, enqueue_at, id LIMIT {most}"
+        )
+        return [row["task_id"] for row in found]
+
+    for step in range(120):
+        match dice.choice(["create"] * 5 + ["succeed", "fail", "return", "cancel", "rerun", "limit"]):
+            case "create":
+                creation, wanted = dice.choice([live, second]).parts.creation, dice.choice([1, 1, 1, 2, 5, 12])
+                room = max(0, limit - depth(pool))
+                assert creates(creation, wanted) == min(room, wanted), f"step {step}"
+            case "succeed" if ids := some("state = 0", dice.randint(1, 4)):
+                hand.succeed(*ids)
+            case "fail" if ids := some("state = 0", dice.randint(1, 3)):
+                hand.fail(*ids)
+            case "return" if ids := some("state = 3", dice.randint(1, 5)):
+                bend(pool, [int(i) for i in ids], wake_at="2020-01-01")
+                assert put_back(pool) == len(ids)
+                bend(pool, [int(i) for i in ids], enqueue_at="2020-01-01")
+            case "cancel" if ids := some("NOT final", dice.randint(1, 3)):
+                api.post("cancelBatch", {"taskIds": ids})
+            case "rerun" if ids := some("state = 5", dice.randint(1, 3)):
+                assert api.post("retryBatch", {"taskIds": ids}).json()["changed"] == len(ids)
+            case "limit":
+                limit = dice.choice([1, 4, 8, 20])
+                Api(dice.choice([live, second])).change_model(queueLimit=limit)
+
+
+# What counts
+
+
+def test_delayed_running_and_saved_tasks_count(api: Api, hand: Hand) -> None:
+    api.model(queueLimit=4)
+    running, saved, *_ = api.fill(3)
+    api.create(delaySeconds=600)
+    hand.take(running, saved)
+    bend(hand.pool, [int(saved)], state=0, phase=1, tmp_file="f", tmp_host="h")
+
+    answer = api.post("createTask", {"modelName": "m"})
+    assert (problem(answer), answer.json()["queueDepth"]) == ((429, "queue_full"), 4)
+
+
+def test_final_tasks_and_failures_that_wait_for_their_retry_do_not_count(api: Api, hand: Hand) -> None:
+    api.model(queueLimit=3, retryTimes=1, retryBackoffSeconds=600)
+    done, retrying, cancelled = api.fill(3)
+    hand.succeed(done)
+    hand.fail(retrying)
+    api.post(f"{cancelled}/cancel")
+
+    api.fill(3)
+    assert problem(api.post("createTask", {"modelName": "m"})) == (429, "queue_full")
+
+
+def test_retries_always_re_enter_and_then_count(api: Api, hand: Hand) -> None:
+    api.model(queueLimit=2, retryTimes=1, retryBackoffSeconds=600)
+    retrying, _ = api.fill(2)
+    hand.fail(retrying)
+    api.create()
+    bend(hand.pool, [int(retrying)], wake_at="2020-01-01")
+
+    assert put_back(hand.pool) == 1
+    answer = api.post("createTask", {"modelName": "m"})
+    assert (problem(answer), answer.json()["queueDepth"]) == ((429, "queue_full"), 3)
+
+
+def test_a_rerun_enters_a_full_queue_and_then_counts(api: Api) -> None:
+    api.model(queueLimit=2)
+    again, _ = api.fill(2)
+    api.post(f"{again}/cancel")
+    api.create()
+
+    assert api.post(f"{again}/retry").status_code == 200
+    assert api.post("createTask", {"modelName": "m"}).json()["queueDepth"] == 3
+
+
+def test_a_lowered_limit_holds_at_once_and_a_raised_one_too(live: Live, second: Live) -> None:
+    api, other = Api(live), Api(second)
+    api.model(queueLimit=100)
+    api.fill(5)
+    other.change_model(queueLimit=5)
+    assert problem(api.post("createTask", {"modelName": "m"})) == (429, "queue_full")
+
+    other.change_model(queueLimit=6)
+    api.create()
+    assert api.post("createTask", {"modelName": "m"}).json()["queueLimit"] == 6
+
+
+# Creators and a model that goes
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_a_deletion_among_creators_leaves_no_task_in_the_deleted_lane(
+    live: Live, second: Live, pool: db.Pool, round_: int
+) -> None:
+    model_id = Api(live).model()
+    Api(live).fill(5)
+    statuses: set[int] = set()
+
+    def work(mine: Api, n: int) -> None:
+        if n == 0:
+            answer = mine.call("DELETE", f"/model/deleteModel?id={model_id}&force=true")
+            assert answer.status_code == 200, answer.text
+            return
+        for _ in range(4):
+            body: dict[str, Any] = {"modelName": "m"}
+            if n % 2:
+                assert mine.post("createTaskBatch", {"tasks": [body] * 3}).status_code == 202
+            else:
+                statuses.add(mine.post("createTask", body).status_code)
+            mine.post("retryBatch", {"modelName": "m"})
+
+    creators([live, second], 8, work)
+
+    assert statuses <= {202, 404}
+    assert all_rows(pool, "SELECT * FROM asynch_task WHERE NOT final") == []

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from asynch import db
+from asynch.service import tasks as service
+from tests.live import MakeParts, serving
+from tests.rows import bend
+from tests.task_api import Api, Hand, pointers, problem
+
+
+@pytest.fixture
+def dsn(emptied_dsn: str) -> str:
+    return emptied_dsn
+
+
+def ids(api: Api, **body: Any) -> list[str]:
+    return [item["taskId"] for item in api.listed(**body)["list"]]
+
+
+def test_a_list_is_newest_first_in_pages_of_ten(api: Api) -> None:
+    api.model()
+    made = api.fill(25)[::-1]
+
+    assert ids(api) == made[:10]
+    assert ids(api, page={"pageNum": 3}) == made[20:]
+    assert ids(api, page={"pageNum": 2, "pageSize": 7}) == made[7:14]
+    assert ids(api, page={"pageNum": 4}) == []
+    assert ids(api, page={"pageSize": 1000}) == made
+
+
+def test_the_total_counts_all_pages(api: Api) -> None:
+    api.model()
+    api.fill(25)
+    told = api.listed(page={"pageNum": 9, "pageSize": 3})
+
+    assert (told["total"], told["totalCapped"]) == (25, False)
+
+
+def test_a_total_over_the_cap_says_so(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "TOTAL_CAP", 20)
+    api.model()
+    api.fill(20)
+    assert (api.listed()["total"], api.listed()["totalCapped"]) == (20, False)
+
+    api.create()
+    assert (api.listed()["total"], api.listed()["totalCapped"]) == (20, True)
+
+
+def test_the_last_page_there_can_be_is_empty(api: Api) -> None:
+    api.model()
+    api.create()
+
+    assert ids(api, page={"pageNum": 2**31 - 1, "pageSize": 1000}) == []
+
+
+def test_an_entry_tells_more_than_an_item_but_nothing_of_the_inside(api: Api) -> None:
+    api.model()
+    api.create(requestPayload={"a": 1}, inputRef="ref")
+    (entry,) = api.listed()["list"]
+
+    assert set(entry) - set(api.collect(entry["taskId"])["list"][0]) == {
+        "id", "tenantId", "creator", "updater", "updatedAt", "enqueueAt", "inputRef",
+    }  # fmt: skip
+    assert entry["id"] == entry["taskId"]
+
+
+@pytest.mark.parametrize(("asked", "there"), [(True, True), (1, True), (False, False), (0, False)])
+def test_payloads_are_told_where_asked(api: Api, asked: object, there: bool) -> None:
+    api.model()
+    api.create(requestPayload={"a": 1})
+    api.create()
+    entries = api.listed(includePayload=asked)["list"]
+
+    assert [entry.get("requestPayload", "absent") for entry in entries] == (
+        [None, {"a": 1}] if there else ["absent", "absent"]
+    )
+
+
+def test_a_page_of_payloads_too_large_to_answer_is_refused(make_parts: MakeParts) -> None:
+    with serving(make_parts(server={"max_body": 3000, "max_batch_body": 5000})) as live:
+        api = Api(live)
+        api.model()
+        for _ in range(3):
+            api.create(requestPayload="x" * 2400)
+
+        assert problem(api.post("listTask", {"includePayload": True})) == (413, "body_too_large")
+        assert len(ids(api, includePayload=True, page={"pageSize": 2})) == 2
+        assert len(ids(api)) == 3
+
+
+# Filters
+
+
+@pytest.fixture
+def mixed(api: Api, hand: Hand) -> dict[str, str]:
+    """Tasks in every state, by the name of the state."""
+    api.model(retryTimes=1, retryBackoffSeconds=600)
+    api.model("once")
+    found = {name: api.create() for name in ("running", "fetched", "succeeded", "retrying")}
+    failed = api.post("createTask", {"modelName": "once"}).json()["taskId"]
+    hand.take(*found.values(), failed)
+    bend(hand.pool, [int(i) for i in found.values()], state=0)
+    hand.succeed(found["running"], found["fetched"], found["succeeded"], found["retrying"])
+    bend(hand.pool, [int(found["running"])], state=1, final=False)
+    bend(hand.pool, [int(found["retrying"])], state=3, final=False)
+    bend(hand.pool, [int(failed)], state=3, final=True)
+    bend(hand.pool, [int(found["fetched"])], state=4)
+    found |= {"failed": failed, "pending": api.create(), "cancelled": api.create()}
+    api.post(f"{found['cancelled']}/cancel")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [({"state": 0}, {"pending"}), ({"state": 1}, {"running"}), ({"state": 2}, {"succeeded"}),
+     ({"state": 3}, {"retrying", "failed"}), ({"state": 4}, {"fetched"}), ({"state": 5}, {"cancelled"}),
+     ({"final": False}, {"pending", "running", "retrying"}), ({"final": True, "state": 3}, {"failed"}),
+     ({"final": False, "state": 5}, set()), ({"modelName": "once"}, {"failed"}),
+     ({"modelName": "nc", "state": 3}, {"failed"}), ({"modelName": "", "state": 0}, {"pending"})],
+)  # fmt: skip
+def test_filters_narrow_list_and_total(api: Api, mixed: dict[str, str], body: dict[str, Any], names: set[str]) -> None:
+    told = api.listed(**body)
+
+    assert {entry["taskId"] for entry in told["list"]} == {mixed[name] for name in names}
+    assert told["total"] == len(names)
+
+
+def test_null_narrows_nothing(api: Api) -> None:
+    api.model()
+    api.create()
+    nothing = dict.fromkeys(
+        ("modelName", "taskId", "bizName", "state", "final", "createdFrom", "createdTo", "tenantId")
+    )
+
+    assert api.listed(**nothing)["total"] == 1
+
+
+@pytest.mark.parametrize("as_number", [True, False])
+def test_one_task_is_found_by_its_id(api: Api, as_number: bool) -> None:
+    api.model()
+    task_id = api.fill(3)[1]
+
+    assert ids(api, taskId=int(task_id) if as_number else task_id) == [task_id]
+    assert ids(api, taskId=task_id[:-1]) == []
+    assert ids(api, taskId="x") == []
+
+
+NAMES = ["a%b", "a_b", "axb", "a\\b", "a'b", 'a"b', "%", "A", "ä", "😀", "a b", "$1", "%s", "%(x)s", "{}"]
+
+
+@pytest.mark.parametrize("text", ["%", "_", "a%b", "a_b", "\\", "'", '"', "A", "a", "😀", " ", "$1", "%s", "%(x)s", "{}", "zz"])  # fmt: skip
+def test_text_filters_mean_contains_and_nothing_else(api: Api, text: str) -> None:
+    api.model()
+    for name in NAMES:
+        api.create(bizName=name)
+        api.model(name)
+        api.post("createTask", {"modelName": name})
+    expected = [name for name in NAMES if text in name]
+
+    by_biz = api.listed(bizName=text, page={"pageSize": 100})["list"]
+    by_model = api.listed(modelName=text, page={"pageSize": 100})["list"]
+    assert sorted(entry["bizName"] for entry in by_biz) == sorted(expected)
+    assert sorted(entry["modelName"] for entry in by_model) == sorted(expected)
+
+
+def test_times_of_creation_are_from_and_before(api: Api, pool: db.Pool) -> None:
+    api.model()
+    made = api.fill(3)
+    for n, task_id in enumerate(made):
+        bend(pool, [int(task_id)], created_at=f"2020-01-0{n + 1}T00:00:00Z")
+
+    assert ids(api, createdFrom="2020-01-02T00:00:00Z") == made[:0:-1]
+    assert ids(api, createdTo="2020-01-02T00:00:00Z") == made[:1]
+    assert ids(api, createdFrom="2020-01-02T01:00:00+01:00", createdTo="2020-01-02T00:00:00.001Z") == [made[1]]
+    assert ids(api, createdFrom="2020-01-03T00:00:00Z", createdTo="2020-01-01T00:00:00Z") == []
+    assert len(ids(api, createdFrom="0001-01-01T00:00:00+14:00")) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"page": {"pageNum": 0}}, "#/page/pageNum"), ({"page": {"pageNum": 2**31}}, "#/page/pageNum"),
+        ({"page": {"pageSize": 0}}, "#/page/pageSize"), ({"page": {"pageSize": 1001}}, "#/page/pageSize"),
+        ({"page": {"pageSize": "10"}}, "#/page/pageSize"), ({"page": {"pageNum": 1.5}}, "#/page/pageNum"),
+        ({"page": {"size": 1}}, "#/page/size"), ({"page": 1}, "#/page"), ({"state": 6}, "#/state"),
+        ({"state": -1}, "#/state"), ({"state": "2"}, "#/state"), ({"state": True}, "#/state"), ({"final": 1}, "#/final"),
+        ({"final": "true"}, "#/final"), ({"createdFrom": "yesterday"}, "#/createdFrom"),
+        ({"createdTo": "2020-01-01T00:00:00"}, "#/createdTo"), ({"createdTo": 0}, "#/createdTo"),
+        ({"includePayload": "yes"}, "#/includePayload"), ({"modelName": 1}, "#/modelName"),
+        ({"modelName": "\0"}, "#/modelName"), ({"bizName": "\ud800"}, "#/bizName"), ({"taskId": 1.5}, "#/taskId"),
+        ({"taskId": []}, "#/taskId"), ({"tenantId": "x"}, "#/tenantId"), ({"tenantId": 2**63}, "#/tenantId"),
+        ({"pageNum": 1}, "#/pageNum"), ({"status": "failed"}, "#/status"),
+    ],
+)  # fmt: skip
+def test_a_search_that_cannot_be_is_refused_at_its_place(api: Api, body: dict[str, Any], pointer: str) -> None:
+    assert pointers(api.post("listTask", json.dumps(body))) == [pointer]
+
+
+def test_a_list_of_nothing_is_empty(api: Api) -> None:
+    assert api.listed() == {"list": [], "total": 0, "totalCapped": False}

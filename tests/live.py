@@ -1,0 +1,90 @@
+"""The application behind a real HTTP server, in this process, and what tests say to it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from asynch import db, settings
+from asynch.secretbox import SecretBox
+from asynch.storage.local import LocalStorage
+from asynch.web import Parts
+from asynch.web.app import create_app
+
+KEY = "A" * 43 + "="  #: a Fernet key like any other
+
+MakeParts = Callable[..., Parts]
+
+
+@dataclass
+class Live:
+    """A running server; `call` makes a real request."""
+
+    url: str
+    parts: Parts
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def call(self, method: str, path: str, body: Any = None, **options: Any) -> requests.Response:
+        """Make a request; `body` is sent as JSON."""
+        if body is not None:
+            options["json"] = body
+        return self.session.request(
+            method, self.url + path, timeout=options.pop("timeout", 30), allow_redirects=False, **options
+        )
+
+
+class _Quiet(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serving(parts: Parts) -> Iterator[Live]:
+    """Serve an application made of `parts` while the block runs."""
+    server = make_server("127.0.0.1", 0, create_app(parts), threaded=True, request_handler=_Quiet)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    live = Live(f"http://127.0.0.1:{server.server_port}", parts)
+    live.session.trust_env = False
+    try:
+        yield live
+    finally:
+        live.session.close()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def make_parts(pool: db.Pool, tmp_path: Path) -> MakeParts:
+    """Parts on this test's database and directory; sections of the settings may be given."""
+
+    def make(**sections: Any) -> Parts:
+        chosen = settings.build({"data_dir": str(tmp_path), **sections})
+        box = SecretBox([KEY])
+        storage = LocalStorage(
+            chosen.files_path,
+            base_url="http://127.0.0.1",
+            signing_key=box.signing_key("files"),
+            url_ttl_s=3600,
+        )
+        return Parts(chosen, pool, box, storage)
+
+    return make
+
+
+@pytest.fixture
+def live(make_parts: MakeParts) -> Iterator[Live]:
+    """The application with auth mode none and default settings."""
+    with serving(make_parts()) as running:
+        yield running

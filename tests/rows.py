@@ -1,0 +1,214 @@
+"""Rows as tests need them: lanes and tasks by the product's own inserts, then bent into any state."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from asynch import db
+from asynch.db import Row
+from asynch.domain.retry import RetryOn, RetryRule
+from asynch.domain.states import Phase, State
+from asynch.store import queue, workers
+from asynch.store import tasks as store
+from asynch.store.models import ModelSpec, insert_model
+from asynch.store.queue import Claim, Saved, Slot, Target
+from asynch.store.tasks import NewTask
+from tests.database import run_on
+
+TENANT = 1
+HOST = "host-a"  #: a tmp_host
+QUEUE_TIMEOUT_S = 3600.0
+
+
+@pytest.fixture(scope="module")
+def module_dsn(server_dsn: str, template: str) -> Iterator[str]:
+    """A database for all tests of a module: making one takes longer than most of them."""
+    name = f"asynch_test_{uuid.uuid4().hex[:12]}"
+    run_on(server_dsn, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    yield make_conninfo(server_dsn, dbname=name)
+    run_on(server_dsn, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def emptied_dsn(module_dsn: str) -> str:
+    """The module's database without a row; for the `dsn` of a module that needs no more than that."""
+    with psycopg.connect(module_dsn, autocommit=True) as conn:
+        tables = ("task", "models", "worker", "host", "op_log", "model_stat", "idempotency", "key")
+        conn.execute("; ".join(f"DELETE FROM asynch_{table}" for table in tables).encode())
+    return module_dsn
+
+
+def add_model(pool: db.Pool, name: str = "m", *, tenant_id: int = TENANT, **spec: Any) -> int:
+    """A model; its lane id."""
+    with db.transaction(pool) as conn:
+        chosen = ModelSpec(**{"model_name": name, "base_url": "http://127.0.0.1:1", **spec})
+        insert_model(conn, tenant_id=tenant_id, creator="tests", spec=chosen)
+        return store.lanes_for_tasks(conn, tenant_id=tenant_id, names=[name])[name].lane_id
+
+
+def add_tasks(
+    pool: db.Pool, lane_id: int, count: int = 1, *, tenant_id: int = TENANT, creator: str = "tests", **fields: Any
+) -> list[int]:
+    """Tasks of a lane, in one transaction; their ids in order of creation."""
+    with db.transaction(pool) as conn:
+        ids, _ = store.draw_ids(conn, count)
+        task = NewTask(**{"model_name": "m", "payload": "{}", **fields})
+        store.insert_tasks(
+            conn,
+            [(i, lane_id, task) for i in ids],
+            tenant_id=tenant_id,
+            creator=creator,
+            queue_timeout_s=QUEUE_TIMEOUT_S,
+        )
+    return ids
+
+
+def add_task(pool: db.Pool, lane_id: int, **fields: Any) -> int:
+    """One task; its id."""
+    return add_tasks(pool, lane_id, **fields)[0]
+
+
+def bend(pool: db.Pool, ids: Sequence[int], **columns: Any) -> None:
+    """Overwrite columns of tasks, as no product code may; a value may be an SQL expression."""
+    parts = [
+        sql.SQL("{} = {}").format(sql.Identifier(name), value if isinstance(value, sql.SQL) else sql.Literal(value))
+        for name, value in columns.items()
+    ]
+    statement = sql.SQL("UPDATE asynch_task SET {} WHERE id = ANY({})").format(
+        sql.SQL(", ").join(parts), sql.Literal(list(ids))
+    )
+    with db.transaction(pool) as conn:
+        conn.execute(statement)
+
+
+def ago(seconds: float) -> sql.SQL:
+    """A time in the past, by the database's clock."""
+    return sql.SQL(f"now() - interval '{float(seconds)} s'")  # type: ignore[arg-type]  # a number
+
+
+def rows_of(pool: db.Pool, ids: Sequence[int] | None = None) -> dict[int, Row]:
+    """Whole rows by id; all there are, or those of `ids`."""
+    with db.reading(pool) as conn:
+        found = conn.execute("SELECT * FROM asynch_task ORDER BY id").fetchall()
+    return {r["id"]: r for r in found if ids is None or r["id"] in ids}
+
+
+def row_of(pool: db.Pool, task_id: int) -> Row:
+    """One whole row."""
+    return rows_of(pool, [task_id])[task_id]
+
+
+def state_of(pool: db.Pool, task_id: int) -> State:
+    """The state of one task."""
+    return State(row_of(pool, task_id)["state"])
+
+
+def a_claim(**changes: Any) -> Claim:
+    """A claim of no row: task 5 of the tenant, called ten seconds ago."""
+    now = datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC)
+    fields: dict[str, Any] = {
+        "tenant_id": TENANT,
+        "id": 5,
+        "attempt": 2,
+        "worker_id": 7,
+        "lane_id": 3,
+        "phase": Phase.CALL,
+        "rank": 15,
+        "retry_count": 0,
+        "upload_failures": 0,
+        "payload": "{}",
+        "input_ref": None,
+        "saved": Saved(),
+        "creator": "tests",
+        "model_name": "m",
+        "started_at": now - timedelta(seconds=10),
+        "claimed_at": now,
+        "waited_s": 1.0,
+        "age_s": 20.0,
+        "target": a_target(),
+    }
+    return Claim(**fields | changes)
+
+
+def a_target(**rule: Any) -> Target:
+    """A model's terms; `rule` says what of its retry rule is not the default."""
+    wishes = RetryRule(**{"times": 1, "on": RetryOn.ANY, "backoff_s": 0.0, "queue_max_s": 0, **rule})
+    return Target("http://127.0.0.1:1", "", "POST", "", timeout_s=1.0, max_bytes=100, retry=wishes)
+
+
+@dataclass
+class Worker:
+    """A registered worker with its claim session, and no threads."""
+
+    session: db.Connection
+    id: int
+
+    def claim(self, lane_id: int, count: int = 1) -> list[Claim]:
+        """Claim without slots: the statement alone."""
+        return queue.claim(self.session, counts={lane_id: count}, worker_id=self.id, timezone="UTC")
+
+    def claim_one(self, lane_id: int) -> Claim:
+        """The one task of a lane."""
+        (claim,) = self.claim(lane_id)
+        return claim
+
+    def claim_upload(self, *, tmp_host: str = HOST, most: int = 1) -> list[Claim]:
+        """Claim saved results of a host."""
+        return queue.claim_uploads(self.session, tmp_host=tmp_host, most=most, worker_id=self.id)
+
+    def win(
+        self, lane_id: int, wanted: int, tries: Sequence[int], give_back: Sequence[Slot] = ()
+    ) -> tuple[list[Slot], dict[int, bool]]:
+        """One exchange of slots."""
+        return queue.swap_slots(
+            self.session, give_back=give_back, wants=[(lane_id, wanted, tries)], worker_id=self.id, grace_s=1.0
+        )
+
+    def locks(self) -> int:
+        """How many advisory locks its session holds, its own included."""
+        return int(db.one(self.session, "own_locks")["locks"])
+
+
+@contextmanager
+def worker(dsn: str, *, tmp_host: str = HOST, host: str = "tests") -> Iterator[Worker]:
+    """A worker that lives while the block runs; its session ends without a word."""
+    session = db.open_session(dsn, name="asynch-worker")
+    try:
+        worker_id = workers.register(session, host=host, pid=1, tmp_host=tmp_host, threads=1)
+        session.execute("SELECT set_config('application_name', %s, false)", (f"asynch-worker-{worker_id}",))
+        yield Worker(session, worker_id)
+    finally:
+        session.close()
+
+
+def save(pool: db.Pool, task_id: int, *, tmp_host: str = HOST) -> None:
+    """Make a task one whose result is saved and waits for its upload."""
+    bend(
+        pool,
+        [task_id],
+        phase=int(Phase.UPLOAD),
+        started_at=datetime.now(UTC),
+        tmp_file=f"1_{task_id}_1",
+        tmp_host=tmp_host,
+        oss_file=f"k/{task_id}",
+    )
+
+
+def until(condition: Callable[[], object], most_s: float = 10.0) -> None:
+    """Return as soon as the condition holds; AssertionError after `most_s`."""
+    end, pause = monotonic() + most_s, threading.Event()
+    while not condition():
+        assert monotonic() < end, "the condition never came true"
+        pause.wait(0.01)
