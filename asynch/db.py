@@ -26,6 +26,8 @@ Notify: TypeAlias = psycopg.Notify
 Error = psycopg.Error
 #: A lock was not to be had in the time allowed.
 LockTimeout = psycopg.errors.LockNotAvailable
+#: The server's table of locks is full.
+OutOfLocks = psycopg.errors.OutOfMemory
 #: Two transactions met in the wrong order; the same again will do.
 Collision = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 

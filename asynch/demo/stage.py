@@ -64,7 +64,8 @@ def _play(home: Path, output: IO[bytes], console: Console) -> int:
             supervisor.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: supervisor.stop())
+        # In a thread: the handler may have interrupted who holds the lock that a stop needs.
+        signal.signal(number, lambda *_: threading.Thread(target=supervisor.stop).start())
     with _sample_model(environ, output) as model_url, console.status("starting Postgres, API and worker") as status:
 
         def on_ready(url: str) -> None:

@@ -34,6 +34,11 @@ CROSS JOIN LATERAL (
 SELECT w.lane_id, w.slot, pg_advisory_unlock(w.lane_id, w.slot) AS given
 FROM unnest(%(lanes)s::int[], %(slots)s::int[]) AS w(lane_id, slot)
 
+-- own_slots --
+-- What the claim session really holds, after a statement that failed half way.
+SELECT l.classid::int AS lane_id, l.objid::int AS slot FROM pg_locks l
+WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.pid = pg_backend_pid()
+
 -- find_dead --
 -- Workers whose own lock can be taken: they are dead. A statement of its own, after the slots were won.
 SELECT w.id, w.dead_at IS NOT NULL AND w.dead_at <= now() - make_interval(secs => %(grace_s)s) AS mourned

@@ -165,6 +165,11 @@ def swap_slots(
     return [Slot(r["lane_id"], r["slot"]) for r in results[1]], {r["id"]: r["mourned"] for r in results[2]}
 
 
+def own_slots(conn: Connection) -> set[Slot]:
+    """The slots that this session holds, as the server knows them."""
+    return {Slot(r["lane_id"], r["slot"]) for r in db.rows(conn, "own_slots")}
+
+
 def mark_dead(conn: Connection, workers: Collection[int]) -> None:
     """Note when these workers were first seen dead."""
     db.run(conn, "mark_dead", workers=list(workers))

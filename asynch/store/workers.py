@@ -11,6 +11,7 @@ import orjson
 from asynch import db
 from asynch.db import Connection
 from asynch.domain.states import State
+from asynch.errors import DatabaseDown
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Retention:
 def register(conn: Connection, *, host: str, pid: int, tmp_host: str, threads: int) -> int:
     """A new worker id whose lock this session holds: the lock first, so that no row is ever without a living lock."""
     worker_id: int = db.one(conn, "new_worker_id")["id"]
-    db.one(conn, "try_lock", key=worker_id)
+    if not db.one(conn, "try_lock", key=worker_id)["held"]:
+        raise DatabaseDown(f"the lock of the new worker id {worker_id} is held by another session")
     db.run(conn, "insert_worker", worker_id=worker_id, host=host, pid=pid, tmp_host=tmp_host, threads=threads)
     return worker_id
 

@@ -121,7 +121,7 @@ class Poller:
                 self._session.execute("LISTEN asynch_lane")
                 self._session.execute("LISTEN asynch_cancel")
                 while not stop.is_set():
-                    again = self._round()
+                    again = self._round_if_there_are_locks()
                     if monotonic() - self.answered_at >= _PING_S:
                         self._session.execute("SELECT 1")
                         self.answered_at = monotonic()
@@ -134,6 +134,15 @@ class Poller:
             self._writer.close()
 
     # -- one round ---------------------------------------------------------------------------------------------
+
+    def _round_if_there_are_locks(self) -> bool:
+        """A round; where the server has no memory for another lock, no slot is free, and nothing worse."""
+        try:
+            return self._round()
+        except db.OutOfLocks as exc:
+            logger.warning("no memory for another lock, see max_locks_per_transaction", extra={"error": str(exc)})
+        self._unused = [s for s in queue.own_slots(self._session) if s.slot not in self._held[s.lane_id]]
+        return False
 
     def _round(self) -> bool:
         """One round; True when the next should follow at once."""
@@ -149,8 +158,6 @@ class Poller:
         won, dead = queue.swap_slots(
             self._session, give_back=freed, wants=wants, worker_id=self._worker_id, grace_s=MOURNING_S
         )
-        for slot in won:
-            self._held[slot.lane_id].add(slot.slot)
         won = self._respect_the_dead(won, dealt, dead)
         claimed = self._claim(won)
         self._forget_exhausted(dealt, won, claimed)
@@ -259,9 +266,10 @@ class Poller:
         for slot in won:
             slots[slot.lane_id].append(slot)
         counts = {lane: len(of_lane) for lane, of_lane in slots.items()}
-        for claim in queue.claim(
-            self._session, counts=counts, worker_id=self._worker_id, timezone=self._limits.timezone
-        ):
+        claims = queue.claim(self._session, counts=counts, worker_id=self._worker_id, timezone=self._limits.timezone)
+        for slot in won:
+            self._held[slot.lane_id].add(slot.slot)
+        for claim in claims:
             claimed[claim.lane_id] += 1
             self._note_turn(claim)
             self._hand_over(claim, slots[claim.lane_id].pop())

@@ -92,11 +92,17 @@ class TmpDir:
         file = self.path / _HOST_FILE
         if not file.exists():
             draft = self.path / f"{_HOST_FILE}.{uuid.uuid4().hex}"
-            draft.write_text(uuid.uuid4().hex)
+            with draft.open("w") as written:
+                written.write(uuid.uuid4().hex)
+                written.flush()
+                os.fsync(written.fileno())  # an id that is lost with the power leaves its results to nobody
             with suppress(FileExistsError):  # another worker was first: its id counts
                 os.link(draft, file)
             draft.unlink()
-        return file.read_text().strip()
+        host_id = file.read_text().strip()
+        if not host_id:
+            raise UserError(f"worker.tmp_dir: {file} is empty; remove it if no results wait in the directory")
+        return host_id
 
     @staticmethod
     def name_of(tenant_id: int, task_id: int, attempt: int) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -16,6 +18,9 @@ from asynch.errors import SessionLost
 from asynch.service import schema
 from asynch.store import queue, workers
 from asynch.store.queue import Slot
+from asynch.worker.poller import Limits, Poller
+from asynch.worker.running import Running
+from asynch.worker.tmpdir import TmpDir
 from tests.database import all_rows, run_on
 from tests.rows import Worker, add_model, add_task, bend, until, worker
 
@@ -348,3 +353,32 @@ def test_a_death_is_noted_by_the_moment_not_by_the_transactions_start(pool: db.P
         assert me.id
 
     assert noted["t"] > began["t"]
+
+
+def test_no_memory_for_another_lock_means_no_free_slot_and_no_lost_session(
+    pool: db.Pool, dsn: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = add_task(pool, add_model(pool))
+    claims: list[int] = []
+    stop = threading.Event()
+    with worker(dsn) as me, db.open_session(dsn, name="hog") as hog:
+        poller = Poller(
+            me.session,
+            worker_id=me.id,
+            limits=Limits(threads=2, reserve=0, batch_size=8, poll_interval_s=0.1, timezone="UTC"),
+            running=Running(),
+            tmp=TmpDir(tmp_path, max_bytes=1),
+            hand_over=lambda claim, slot: claims.append(claim.id),
+        )
+        thread = threading.Thread(target=poller.run, args=(stop,))
+        with pytest.raises(db.OutOfLocks):  # in small steps: a failed statement's end looks at every lock it took
+            for n in range(2_000_000_000, 3_000_000_000, 500):
+                hog.execute("SELECT count(pg_advisory_lock(n)) FROM generate_series(%s::bigint, %s) AS n", (n, n + 499))
+        thread.start()
+        until(lambda: caplog.text.count("no memory for another lock") >= 3)
+        assert not claims
+        hog.close()
+
+        until(lambda: claims == [task])
+        stop.set()
+        thread.join()
