@@ -355,6 +355,12 @@ def test_a_death_is_noted_by_the_moment_not_by_the_transactions_start(pool: db.P
     assert noted["t"] > began["t"]
 
 
+def take_locks_without_end(session: db.Connection) -> None:
+    """In small steps: a statement that fails looks at each lock it took once more, for each lock it took."""
+    for n in range(2_000_000_000, 3_000_000_000, 500):
+        session.execute("SELECT count(pg_advisory_lock(n)) FROM generate_series(%s::bigint, %s) AS n", (n, n + 499))
+
+
 def test_no_memory_for_another_lock_means_no_free_slot_and_no_lost_session(
     pool: db.Pool, dsn: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -371,9 +377,8 @@ def test_no_memory_for_another_lock_means_no_free_slot_and_no_lost_session(
             hand_over=lambda claim, slot: claims.append(claim.id),
         )
         thread = threading.Thread(target=poller.run, args=(stop,))
-        with pytest.raises(db.OutOfLocks):  # in small steps: a failed statement's end looks at every lock it took
-            for n in range(2_000_000_000, 3_000_000_000, 500):
-                hog.execute("SELECT count(pg_advisory_lock(n)) FROM generate_series(%s::bigint, %s) AS n", (n, n + 499))
+        with pytest.raises(db.OutOfLocks):
+            take_locks_without_end(hog)
         thread.start()
         until(lambda: caplog.text.count("no memory for another lock") >= 3)
         assert not claims
