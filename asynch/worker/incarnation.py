@@ -31,6 +31,8 @@ from asynch.worker.tmpdir import TmpDir
 logger = logging.getLogger(__name__)
 
 _SWEEP_S = 30.0
+#: A directory in trouble is swept this often: what a dead process left may be all that fills it.
+_SWEEP_SOON_S = 5.0
 #: How long threads may take to notice a cut; after that their tasks are left to the rescue.
 _CUT_S = 3.0
 _TAKE_OVER_MOST = 10_000
@@ -257,9 +259,12 @@ class Incarnation:
                 self._lost.set()
 
     def _sweep(self) -> None:
+        tmp, swept_at = self._setup.tmp, float("-inf")
         while not self._stop.is_set():
-            try:
-                sweep(self._pool, self._setup.tmp)
-            except (DatabaseDown, db.Error, OSError) as exc:
-                logger.warning("sweep failed, will retry", extra={"error": str(exc)})
-            self._stop.wait(_SWEEP_S)
+            if tmp.trouble or monotonic() - swept_at >= _SWEEP_S:
+                swept_at = monotonic()
+                try:
+                    sweep(self._pool, tmp)
+                except (DatabaseDown, db.Error, OSError) as exc:
+                    logger.warning("sweep failed, will retry", extra={"error": str(exc)})
+            self._stop.wait(_SWEEP_SOON_S)

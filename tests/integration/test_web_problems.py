@@ -176,10 +176,10 @@ def test_another_schema_version_is_not_ready(live: Live, pool: db.Pool) -> None:
 
 
 @pytest.fixture
-def dead_database(live: Live, dsn: str, server_dsn: str) -> Iterator[Live]:
+def dead_database(live: Live, dsn: str, server_dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
     """The application, and its database gone."""
     name = dsn.rpartition("dbname=")[2].split()[0]
-    live.parts.pool.timeout = 0.5
+    monkeypatch.setattr(db, "_PATIENCE_S", 0.5)
     run_on(server_dsn, "ALTER DATABASE {} ALLOW_CONNECTIONS false", name)
     with psycopg.connect(server_dsn, autocommit=True) as conn:
         conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -18,8 +19,8 @@ from hypothesis import strategies as st
 from asynch.errors import UserError
 from asynch.secretbox import SecretBox, SecretError, is_key, load_keys
 
-OLD = Fernet.generate_key().decode()
-NEW = Fernet.generate_key().decode()
+OLD = base64.urlsafe_b64encode(b"o" * 32).decode()
+NEW = base64.urlsafe_b64encode(b"\xfa\xc8" * 16).decode()
 BOX = SecretBox([OLD])
 
 
