@@ -70,7 +70,7 @@ def test_a_frozen_workers_tasks_run_again_and_its_late_writes_are_refused(s3_far
     until(lambda: farm.worker_ids().get(frozen.pid, former) != former, what="its new life")
     farm.finish()
     assert farm.task(uploading)["state"] == State.CANCELLED
-    assert frozen.said("upload is void")
+    until(lambda: frozen.said("upload is void"))
     check_invariants(farm)
     row = farm.task(calling)
     assert (row["state"], row["retry_count"], row["crash_count"]) == (State.SUCCEEDED, 0, 1)
