@@ -144,6 +144,8 @@ def test_the_url_is_found_where_the_settings_say(
         (Mood(body=b'{"fileUrl": "http://h/\\ud800"}'), "is not an http"),
         (Mood(body=b'{"fileUrl": "http://h/\\u0000"}'), "is not an http"),
         (Mood(body=json.dumps({"fileUrl": ADDRESS, "pad": "x" * 70_000}).encode()), "larger than 65536 bytes"),
+        (Mood(body=b"{", headers={"Content-Encoding": "gzip"}), "put k: "),
+        (Mood(body=b"{}", headers={"Content-Length": "9"}), "put k: "),
         (Mood(loses_answer=True), "put k: "),
     ],
 )
