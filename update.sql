@@ -140,6 +140,8 @@ CREATE INDEX IF NOT EXISTS asynch_task_upload ON asynch_task (tmp_host, enqueue_
 CREATE INDEX IF NOT EXISTS asynch_task_running ON asynch_task (lane_id, worker_id) WHERE state = 1;
 -- What the cleaner must look at next, one range for each of its duties.
 CREATE INDEX IF NOT EXISTS asynch_task_wake ON asynch_task (state, final, wake_at) WHERE state <> 1;
+-- Since version 2: the headers of its creator that its upload needs, sealed; empty as soon as it is final.
+ALTER TABLE asynch_task ADD COLUMN IF NOT EXISTS upload_headers text NOT NULL DEFAULT '';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Workers and hosts. A worker holds pg_advisory_lock(id) on its lock session; who can take that lock knows it is dead.
@@ -232,5 +234,5 @@ CREATE TABLE IF NOT EXISTS asynch_model_stat (
 -- One row a day, tenant, creator and model; the claim adds to it.
 CREATE UNIQUE INDEX IF NOT EXISTS asynch_model_stat_key ON asynch_model_stat (day, tenant_id, creator, model_name);
 
-INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '1')
+INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '2')
 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE asynch_meta.value::integer < excluded.value::integer;

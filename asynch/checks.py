@@ -73,8 +73,8 @@ def _locks(settings: Settings) -> str:
 
 
 def _storage(settings: Settings) -> str:
-    wiring.make_storage(settings, wiring.open_box(settings)).check()
-    return f"{settings.storage.backend}: wrote, read and deleted an object"
+    told = wiring.make_storage(settings, wiring.open_box(settings)).check()
+    return f"{settings.storage.backend}: {told}"
 
 
 def _ffmpeg(_: Settings) -> str:

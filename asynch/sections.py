@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from asynch.shapes import (
     Bitrate,
+    FieldPath,
     HeaderName,
     Host,
     MimePattern,
@@ -117,7 +118,7 @@ class MinioStorage(Section):
 
 class HttpStorage(Section):
     upload_url: OptionalUrl = ""
-    url_field: str = "fileUrl"
+    url_field: FieldPath = "fileUrl"
     headers: Mapping[HeaderName, SecretHeaderValue] = Field(default_factory=dict)
     delete_url: OptionalUrl = ""
 
@@ -129,6 +130,11 @@ class Storage(Section):
     http: HttpStorage = HttpStorage()
     url_ttl: PositiveDuration = 24 * HOUR
     public_base_url: OptionalBaseUrl = ""
+
+    @property
+    def urls_last(self) -> bool:
+        """Whether the URLs of results are permanent."""
+        return self.backend == "http" or bool(self.public_base_url)
 
 
 class Jwt(Section):

@@ -35,6 +35,8 @@ from asynch.units import DAY
 
 #: S3 signatures (AWS SigV4) are valid for a week at most
 S3_URL_TTL_MAX = 7 * DAY
+#: headers that say how one body is sent
+_FRAMING = frozenset({"host", "content-type", "content-length", "transfer-encoding", "connection", "expect"})
 
 
 class Settings(Section):
@@ -153,6 +155,10 @@ def _storage_mistakes(storage: Storage) -> Iterator[str]:
             yield f"storage.url_ttl = {storage.url_ttl:g}s: at most 7d with storage.backend = 'minio'"
     if storage.backend == "http":
         yield from _missing("storage.backend = 'http'", {"storage.http.upload_url": storage.http.upload_url})
+        if storage.public_base_url:
+            yield "storage.public_base_url: not with storage.backend = 'http', whose service gives each file its URL"
+        if own := sorted(name for name in storage.http.headers if name.lower() in _FRAMING):
+            yield f"storage.http.headers: {', '.join(own)} belongs to each upload itself"
 
 
 def _missing(cause: str, needed: Mapping[str, object]) -> Iterator[str]:

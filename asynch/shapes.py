@@ -17,6 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _MIME = re.compile(r"[a-z0-9.+-]+/(\*|[A-Za-z0-9.+-]+)")
 _BROKER = re.compile(r"[a-z][a-z0-9+.-]*://\S*")
+_FIELD_PATH = re.compile(r"[^.\s]+(\.[^.\s]+)*")
 _BITRATE = re.compile(r"[1-9][0-9]{0,3}k")
 
 Text = TypeVar("Text", str, SecretStr)
@@ -125,6 +126,7 @@ NetworkOrHost = Annotated[str, _shape(_is_network_or_host, "a network such as 10
 Zone = Annotated[str, _shape(_is_zone, "a name of the tz database such as Europe/Berlin")]
 MimePattern = Annotated[str, _shape(_MIME.fullmatch, "a media type such as image/* or text/plain")]
 Bitrate = Annotated[str, _shape(_BITRATE.fullmatch, "kilobits a second such as 128k")]
+FieldPath = Annotated[str, _shape(_FIELD_PATH.fullmatch, "names joined by dots such as data.fileUrl")]
 HeaderName = Annotated[str, _shape(_HEADER_NAME.fullmatch, "a header name")]
 
 SecretHeaderValue = Annotated[SecretStr, _shape(_is_header_value, "one line of printable ASCII")]

@@ -13,6 +13,7 @@ from asynch.secretbox import SecretBox, load_keys
 from asynch.service import schema
 from asynch.settings import Settings
 from asynch.storage import Storage
+from asynch.storage.http import HttpStorage
 from asynch.storage.local import LocalStorage
 from asynch.storage.minio import MinioStorage
 from asynch.store.workers import Retention
@@ -74,7 +75,13 @@ def make_storage(settings: Settings, box: SecretBox) -> Storage:
                 public_base_url=chosen.public_base_url,
             )
         case "http":
-            raise UserError("storage.backend = 'http': not available in this version, expected local or minio")
+            http = chosen.http
+            return HttpStorage(
+                upload_url=http.upload_url,
+                url_field=http.url_field,
+                headers={name: value.get_secret_value() for name, value in http.headers.items()},
+                delete_url=http.delete_url,
+            )
 
 
 def api_parts(settings: Settings) -> Parts:

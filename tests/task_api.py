@@ -189,8 +189,8 @@ def hand(live: Live, dsn: str) -> Iterator[Hand]:
 
 
 @contextmanager
-def working(live: Live, dsn: str) -> Iterator[None]:
-    """A real worker with its threads while the block runs."""
+def working(live: Live, dsn: str, **sections: Any) -> Iterator[None]:
+    """A real worker with its threads while the block runs; further sections of its settings may be given."""
     chosen = settings.build(
         {
             "data_dir": live.parts.settings.data_dir,
@@ -198,6 +198,7 @@ def working(live: Live, dsn: str) -> Iterator[None]:
             "secrets": {"keys": [KEY]},
             "worker": {"threads": 4, "uploaders": 2, "poll_interval": 0.2, "drain_timeout": 0},
             "cleaner": {"enabled": False},
+            **sections,
         }
     )
     with db.transaction(live.parts.pool) as conn:  # a database may outlive the directory of the test that used it

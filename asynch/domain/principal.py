@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -29,7 +29,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A principal and the request it makes, as the op log tells them."""
+    """A principal and the request it makes, as the op log tells them, but for its headers."""
 
     principal: Principal
     ip: str = ""
@@ -37,3 +37,4 @@ class Caller:
     path: str = ""
     method: str = ""
     since: float = 0.0  #: when the request began, of monotonic()
+    upload_headers: str = field(default="", repr=False)  #: what the uploads of its tasks need of its headers, sealed

@@ -100,6 +100,7 @@ class Creation:
                 tenant_id=tenant_id,
                 creator=caller.principal.user,
                 queue_timeout_s=self.queue_timeout_s,
+                upload_headers=caller.upload_headers,
             )
             self._note(conn, caller, results, items)
             if once is not None:

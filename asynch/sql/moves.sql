@@ -38,7 +38,7 @@ WITH want AS MATERIALIZED (
 )
 SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.retry_count, c.upload_failures,
        c.request_payload, c.input_ref, c.tmp_file, c.tmp_host, c.oss_file, c.file_type, c.content_type, c.file_size,
-       c.sha256, c.creator, c.model_name, c.trace_context, c.started_at, now() AS claimed_at,
+       c.sha256, c.creator, c.model_name, c.trace_context, c.upload_headers, c.started_at, now() AS claimed_at,
        extract(epoch FROM now() - c.enqueue_at)::float8 AS waited_s,
        extract(epoch FROM now() - c.created_at)::float8 AS age_s,
        m.base_url, m.route, m.http_method, m.api_key, m.timeout_seconds, m.retry_times, m.retry_queue_max_seconds,
@@ -62,7 +62,7 @@ WITH picked AS MATERIALIZED (
 )
 SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.retry_count, c.upload_failures,
        c.request_payload, c.input_ref, c.tmp_file, c.tmp_host, c.oss_file, c.file_type, c.content_type, c.file_size,
-       c.sha256, c.creator, c.model_name, c.trace_context, c.started_at, now() AS claimed_at,
+       c.sha256, c.creator, c.model_name, c.trace_context, c.upload_headers, c.started_at, now() AS claimed_at,
        extract(epoch FROM now() - c.enqueue_at)::float8 AS waited_s,
        extract(epoch FROM now() - c.created_at)::float8 AS age_s,
        m.base_url, m.route, m.http_method, m.api_key, m.timeout_seconds, m.retry_times, m.retry_queue_max_seconds,
@@ -83,6 +83,7 @@ SET state = o.state, final = o.final, phase = o.phase, rank = o.rank,
     content_type = o.content_type, file_size = o.file_size, sha256 = o.sha256,
     error_code = o.error_code, error_msg = o.error_msg, error_retryable = o.error_retryable,
     upload_failures = o.upload_failures, cancel_requested = t.cancel_requested AND o.state = 1,
+    upload_headers = CASE WHEN o.final THEN '' ELSE t.upload_headers END,
     attempts = (CASE WHEN jsonb_array_length(t.attempts) >= 20 THEN t.attempts - 0 ELSE t.attempts END)
         || (o.record || jsonb_build_object('finishedAt', asynch_time(now()))),
     version = t.version + 1, updated_at = now()
@@ -118,7 +119,7 @@ SET state = o.state, final = o.state <> 0,
     error_msg = CASE o.state WHEN 5 THEN 'cancelled by the user' WHEN 3 THEN 'every worker that ran it ended abnormally'
                 ELSE t.error_msg END,
     error_retryable = CASE WHEN o.state = 3 THEN false ELSE t.error_retryable END,
-    cancel_requested = false,
+    cancel_requested = false, upload_headers = CASE o.state WHEN 0 THEN t.upload_headers ELSE '' END,
     attempts = (CASE WHEN jsonb_array_length(t.attempts) >= 20 THEN t.attempts - 0 ELSE t.attempts END)
         || jsonb_build_object('attempt', t.attempt, 'startedAt', asynch_time(t.started_at), 'finishedAt', asynch_time(now()),
             'host', %(host)s::text, 'phase', t.phase, 'outcome', 'worker_lost', 'code', NULL, 'httpStatus', NULL,
@@ -171,6 +172,7 @@ SET state = CASE WHEN t.state = 1 THEN 1 ELSE 5 END,
     error_code = CASE WHEN t.state = 1 THEN t.error_code ELSE 'cancelled' END,
     error_msg = CASE WHEN t.state = 1 THEN t.error_msg ELSE 'cancelled by the user' END,
     error_retryable = CASE WHEN t.state = 1 THEN t.error_retryable END,
+    upload_headers = CASE WHEN t.state = 1 THEN t.upload_headers ELSE '' END,
     updater = %(updater)s, version = t.version + 1, updated_at = now()
 FROM (SELECT q.id FROM asynch_task q
       WHERE q.tenant_id = %(tenant_id)s AND q.id = ANY(%(ids)s::bigint[]) AND NOT q.final AND NOT q.cancel_requested
@@ -188,6 +190,7 @@ WITH due AS MATERIALIZED (
 UPDATE asynch_task t
 SET state = 3, final = true, error_code = 'queue_expired', error_msg = 'waited longer in the queue than allowed',
     error_retryable = true, finished_at = now(), wake_at = now() + make_interval(secs => %(failed_retention_s)s),
+    upload_headers = '',
     version = t.version + 1, updated_at = now()
 FROM due d
 WHERE t.tenant_id = d.tenant_id AND t.id = d.id

@@ -3,11 +3,11 @@
 -- insert_tasks --
 INSERT INTO asynch_task (id, tenant_id, lane_id, model_name, creator, updater, rank, enqueue_at, wake_at,
     queue_timeout_seconds, expire_notice_seconds, biz_name, client_ref, metadata, input_ref, request_payload, callback_url,
-    trace_context)
+    trace_context, upload_headers)
 SELECT t.id, %(tenant_id)s, t.lane_id, t.model_name, %(creator)s, %(creator)s, t.rank,
        d.due, d.due + make_interval(secs => coalesce(t.queue_timeout_s, %(queue_timeout_s)s::float8)),
        t.queue_timeout_s, t.expire_notice_s, t.biz_name, t.client_ref, t.metadata, t.input_ref, t.request_payload,
-       t.callback_url, %(trace_context)s
+       t.callback_url, %(trace_context)s, %(upload_headers)s
 FROM unnest(%(ids)s::bigint[], %(lanes)s::int[], %(names)s::text[], %(ranks)s::smallint[], %(delays)s::float8[],
             %(not_befores)s::timestamptz[], %(queue_timeouts)s::int[], %(notices)s::int[], %(biz_names)s::text[],
             %(client_refs)s::text[], %(metadatas)s::text[], %(input_refs)s::text[], %(payloads)s::text[],

@@ -99,7 +99,7 @@ DELETE FROM asynch_host WHERE seen_at < now() - interval '30 days'
 -- names_object --
 -- A row that is cancelled, or failed for good, has delivered nothing; run again, it stores its object again.
 SELECT 1 AS named FROM asynch_task
-WHERE tenant_id = %(tenant_id)s AND id = %(id)s AND oss_file = %(key)s AND state + 0 <> 5 AND NOT (state + 0 = 3 AND final)
+WHERE tenant_id = %(tenant_id)s AND id = %(id)s AND oss_file = ANY(%(names)s::text[]) AND state + 0 <> 5 AND NOT (state + 0 = 3 AND final)
 
 -- server_version --
 SELECT current_setting('server_version') AS version

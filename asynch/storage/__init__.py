@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 
 class Storage(Protocol):
-    """An object store. Keys are '/'-separated ASCII; every method raises StorageError when the store fails."""
+    """An object store. Keys are '/'-separated ASCII; every method raises StorageError when the store fails.
 
-    def put(self, key: str, path: Path, content_type: str) -> None:
-        """Store the file at `path` under `key`, whole or not at all; the same key again replaces it.
+    An address is what `put` returned: the key itself, or the name that the store gave the object.
+    """
 
-        The file at `path` is left as it is. On return the object survives a crash of this machine (local) or is
-        acknowledged by the store (S3).
+    def put(self, key: str, path: Path, content_type: str, *, sender: Mapping[str, str] | None = None) -> str:
+        """Store the file at `path` under `key`, whole or not at all, and return its address.
+
+        The same key again replaces the object, or, where the store gives the names, tells it that this is a
+        repetition. The file at `path` is left as it is. `sender` are headers that say on whose behalf, for stores
+        that ask. On return the object survives a crash of this machine (local) or is acknowledged by the store.
         """
 
-    def url(self, key: str, *, filename: str, content_type: str) -> str:
-        """A URL that answers GET with the object now: absolute, freshly signed unless a public base is set.
+    def url(self, address: str, *, filename: str, content_type: str) -> str:
+        """A URL that answers GET with the object now: absolute, freshly signed unless it is permanent.
 
         `filename` is the download name offered to browsers.
         """
 
-    def delete(self, key: str) -> None:
-        """Remove the object; one that is not there is fine."""
+    def delete(self, address: str) -> None:
+        """Remove the object; one that is not there, or a key that no put has returned an address for, is fine."""
 
-    def exists(self, key: str) -> bool:
+    def exists(self, address: str) -> bool:
         """Whether the object is there."""
 
     def sweep(self, older_than_s: float) -> int:
         """Remove what interrupted puts of this long ago left behind; returns how much."""
 
-    def check(self) -> None:
-        """Write, read and delete a small object, as `asynch check` and /readyz do."""
+    def check(self) -> str:
+        """Write, read and delete a small object, as `asynch check` and /readyz do; returns what was done, in words."""

@@ -67,7 +67,14 @@ class LocalStorage:
         """The directory's own id (UUID): another host with the same path has another one."""
         return self._store_id
 
-    def put(self, key: str, path: Path, content_type: str) -> None:  # noqa: ARG002 -- the URL carries the type
+    def put(
+        self,
+        key: str,
+        path: Path,
+        content_type: str,  # noqa: ARG002 -- the URL carries the type
+        *,
+        sender: Mapping[str, str] | None = None,  # noqa: ARG002 -- the directory asks nobody who he is
+    ) -> str:
         """Store the file; FileNotFoundError passes through when `path` itself is gone."""
         with path.open("rb") as source, _wrapped(f"put {key}"):
             target = self._path(key)
@@ -81,6 +88,7 @@ class LocalStorage:
             with suppress(FileNotFoundError):  # deleted and pruned in this very moment
                 for directory in changed:
                     _fsync(directory)
+        return key
 
     def url(self, key: str, *, filename: str, content_type: str) -> str:
         """Sign key, expiry, download name and type; touches no disk, so that a list of 1,000 costs little."""
@@ -118,7 +126,7 @@ class LocalStorage:
         with _wrapped(f"look for {key}"):
             return self._path(key).is_file()
 
-    def check(self) -> None:
+    def check(self) -> str:
         """Write, read and delete an object, and see that the directory is still the one of the start."""
         key, body = f"check/{uuid4().hex}", b"asynch"
         with _wrapped("check"):
@@ -133,6 +141,7 @@ class LocalStorage:
             finally:
                 probe.unlink(missing_ok=True)
                 self.delete(key)
+        return "wrote, read and deleted an object"
 
     def sweep(self, older_than_s: float) -> int:
         """Remove what killed puts left behind and say how many; a put that goes on keeps its part young."""

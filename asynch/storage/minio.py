@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from io import BytesIO
@@ -80,11 +80,19 @@ class MinioStorage:
         self._url_ttl = timedelta(seconds=url_ttl_s)
         self._public_base_url = public_base_url.rstrip("/")
 
-    def put(self, key: str, path: Path, content_type: str) -> None:
+    def put(
+        self,
+        key: str,
+        path: Path,
+        content_type: str,
+        *,
+        sender: Mapping[str, str] | None = None,  # noqa: ARG002 -- the bucket knows its own keys only
+    ) -> str:
         """Store the file, one part in memory at a time; FileNotFoundError passes if `path` is gone."""
         with path.open("rb") as source, _wrapped(f"put {key}"):
             self._make_bucket()
             self._upload(key, source, fstat(source.fileno()).st_size, content_type)
+        return key
 
     def url(self, key: str, *, filename: str, content_type: str) -> str:
         """Presign a GET that answers as a download with that name and type."""
@@ -119,7 +127,7 @@ class MinioStorage:
         """Nothing: parts of a put whose process died are removed by a lifecycle rule of the bucket."""
         return 0
 
-    def check(self) -> None:
+    def check(self) -> str:
         """Write, read and delete a small object."""
         key, body = f"check/{uuid4().hex}", b"asynch"
         with _wrapped("check"):
@@ -131,6 +139,7 @@ class MinioStorage:
                 self._client.remove_object(bucket_name=self._bucket, object_name=key)
         if came_back != body:
             raise StorageError("check: the store gives back other bytes than were written")
+        return "wrote, read and deleted an object"
 
     def _make_bucket(self) -> None:
         """Make the bucket unless it is there; of two that do so at once the second is as content."""

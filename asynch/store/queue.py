@@ -83,6 +83,7 @@ class Claim:
     waited_s: float
     age_s: float
     target: Target
+    upload_headers: str = ""  #: of the creator, sealed; for a storage that asks on whose behalf
 
     @property
     def task_id(self) -> str:
@@ -216,6 +217,7 @@ def _claim(r: Row) -> Claim:
         waited_s=r["waited_s"],
         age_s=r["age_s"],
         target=_target(r),
+        upload_headers=r["upload_headers"],
     )
 
 
@@ -311,6 +313,7 @@ def purge(conn: Connection, *, state: int, most: int, ids: Sequence[int] | None 
     return db.run(conn, "purge", state=state, most=most, ids=list(ids) if ids is not None else None)
 
 
-def names_object(conn: Connection, claim: Claim) -> bool:
-    """Whether the task's row still needs the object of this claim's result."""
-    return db.row(conn, "names_object", tenant_id=claim.tenant_id, id=claim.id, key=claim.saved.key) is not None
+def names_object(conn: Connection, claim: Claim, address: str) -> bool:
+    """Whether the task's row still needs the object of this claim's result, which is at this address."""
+    names = [claim.saved.key, address]  # the second once it is delivered
+    return db.row(conn, "names_object", tenant_id=claim.tenant_id, id=claim.id, names=names) is not None

@@ -135,9 +135,15 @@ def share_lanes(conn: Connection, lanes: Sequence[int]) -> None:
 
 
 def insert_tasks(
-    conn: Connection, tasks: Sequence[tuple[int, int, NewTask]], *, tenant_id: int, creator: str, queue_timeout_s: float
+    conn: Connection,
+    tasks: Sequence[tuple[int, int, NewTask]],
+    *,
+    tenant_id: int,
+    creator: str,
+    queue_timeout_s: float,
+    upload_headers: str = "",
 ) -> None:
-    """Insert (id, lane id, task) rows, all for one tenant."""
+    """Insert (id, lane id, task) rows, all for one tenant and with the same sealed headers."""
     each = [task for _, _, task in tasks]
     db.run(
         conn,
@@ -146,6 +152,7 @@ def insert_tasks(
         creator=creator,
         queue_timeout_s=queue_timeout_s,
         trace_context="",
+        upload_headers=upload_headers,
         ids=[task_id for task_id, _, _ in tasks],
         lanes=[lane for _, lane, _ in tasks],
         names=[t.model_name for t in each],

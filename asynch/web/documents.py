@@ -111,10 +111,9 @@ def _result(row: Row) -> Mapping[str, Any] | None:
     if row["state"] not in _STORED:
         return None
     storage = parts().settings.storage
-    lasting = bool(storage.public_base_url)
     return {
         "url": result_url(row),
-        "urlExpiresAt": None if lasting else datetime.now(UTC) + timedelta(seconds=storage.url_ttl),
+        "urlExpiresAt": None if storage.urls_last else datetime.now(UTC) + timedelta(seconds=storage.url_ttl),
         "contentType": row["content_type"],
         "size": row["file_size"],
         "sha256": row["sha256"],

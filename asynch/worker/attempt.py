@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from asynch.domain import bindings, filetype
+from asynch.domain import bindings, filetype, sender
 from asynch.domain.states import Phase
 from asynch.errors import (
     CallCut,
@@ -43,8 +43,8 @@ class Parts:
     box: SecretBox
     completer: Completer
     terms: outcomes.Terms
-    #: whether the row of this claim still names this object; asked before an object is removed
-    names_object: Callable[[Claim], bool]
+    #: whether the row of this claim still names the object at this address; asked before an object is removed
+    names_object: Callable[[Claim, str], bool]
 
 
 def run_call(parts: Parts, run: Run) -> Claim | None:
@@ -128,12 +128,12 @@ def _saved(parts: Parts, claim: Claim, name: str, file: ResultFile) -> Saved:
     )
 
 
-def _end_cut(parts: Parts, claim: Claim, cut: CallCut) -> None:
+def _end_cut(parts: Parts, claim: Claim, cut: CallCut, address: str = "") -> None:
     match cut.reason:
         case CutReason.TIMEOUT:
             fail(parts, claim, cut)
         case CutReason.CANCEL:
-            _end_cancelled(parts, claim)
+            _end_cancelled(parts, claim, address)
         case CutReason.DRAIN:
             put_back(parts, claim, outcomes.WHY_RELEASED[cut.reason])
         case CutReason.SESSION_LOST:
@@ -170,11 +170,11 @@ def put_back(parts: Parts, claim: Claim, why: str) -> None:
     logger.warning("task released", extra={"task_id": claim.task_id, "attempt": claim.attempt, "why": why})
 
 
-def _end_cancelled(parts: Parts, claim: Claim) -> None:
+def _end_cancelled(parts: Parts, claim: Claim, address: str) -> None:
     parts.completer.write(outcomes.cancelled(parts.terms, claim))
     reach("cancelled")
     _drop_tmp(parts, claim)
-    _drop_object(parts, claim)
+    _drop_object(parts, claim, address)
     logger.info("task cancelled", extra={"task_id": claim.task_id, "attempt": claim.attempt})
 
 
@@ -187,26 +187,44 @@ def _drop_tmp(parts: Parts, claim: Claim) -> None:
 
 def run_upload(parts: Parts, run: Run) -> None:
     """Phase 1: bring the saved result to storage; a failure keeps it for another try."""
-    claim = run.claim
+    claim, address = run.claim, ""
     try:
         try:
-            deliver(parts, claim, run.call)
+            address = store(parts, claim, run.call)
+            deliver(parts, claim, run.call, address)
         except CallCut as cut:
-            _end_cut(parts, claim, cut)
+            _end_cut(parts, claim, cut, address)
         except (StorageError, FileNotFoundError) as exc:
             _end_failed_upload(parts, claim, exc)
     except (StaleClaim, SessionLost) as exc:
         logger.warning("upload is void", extra={"task_id": claim.task_id, "error": str(exc)})
-        _drop_object(parts, claim)
+        _drop_object(parts, claim, address)
 
 
-def deliver(parts: Parts, claim: Claim, call: Call) -> None:
-    """Store, then say so, then remove the file: killed anywhere between, the next one stores the same bytes again."""
+def store(parts: Parts, claim: Claim, call: Call) -> str:
+    """Bring the saved result to storage and return its address; killed after it, the next one stores it again."""
     call.check()
-    parts.storage.put(claim.saved.key, parts.tmp.file(claim.saved.tmp_file), claim.saved.content_type)
+    saved = claim.saved
+    address = parts.storage.put(
+        saved.key, parts.tmp.file(saved.tmp_file), saved.content_type, sender=_sender(parts, claim)
+    )
     reach("stored")
+    return address
+
+
+def _sender(parts: Parts, claim: Claim) -> Mapping[str, str]:
+    try:
+        text = parts.box.open(claim.tenant_id, sender.FIELD, claim.upload_headers) if claim.upload_headers else "{}"
+    except SecretError as exc:
+        raise StorageError("the creator's headers cannot be read") from exc
+    return sender.unpacked(text)
+
+
+def deliver(parts: Parts, claim: Claim, call: Call, address: str) -> None:
+    """Say that it is stored, then remove the file: killed between, the sweep removes it."""
     call.check()
-    at = parts.completer.write(outcomes.delivered(parts.terms, claim))
+    stored = replace(claim, saved=replace(claim.saved, key=address))
+    at = parts.completer.write(outcomes.delivered(parts.terms, stored))
     reach("delivered")
     parts.tmp.remove(claim.saved.tmp_file)
     reach("tmp_removed")
@@ -217,7 +235,7 @@ def _end_failed_upload(parts: Parts, claim: Claim, exc: Exception) -> None:
     if not parts.tmp.file(claim.saved.tmp_file).exists():
         parts.completer.write(outcomes.lost(parts.terms, claim))
         reach("released")
-        _drop_object(parts, claim)
+        _drop_object(parts, claim, "")
         logger.error("saved result is gone, the model will be called again", extra={"task_id": claim.task_id})
         return
     parts.completer.write(outcomes.upload_failed(parts.terms, claim, str(exc)))
@@ -225,16 +243,18 @@ def _end_failed_upload(parts: Parts, claim: Claim, exc: Exception) -> None:
     logger.warning("upload failed", extra={"task_id": claim.task_id, "attempt": claim.attempt, "error": str(exc)})
 
 
-def _drop_object(parts: Parts, claim: Claim) -> None:
+def _drop_object(parts: Parts, claim: Claim, address: str) -> None:
     """Remove an object that nobody will deliver; one that the row still names stays, whoever wrote the row.
 
-    Killed before this, the object of a cancelled task goes with its row.
+    Killed before this, the object of a cancelled task goes with its row. Without an address it may be there all the
+    same, under the key.
     """
     if claim.phase is Phase.CALL:
         return
+    address = address or claim.saved.key
     try:
-        if not parts.names_object(claim):
-            parts.storage.delete(claim.saved.key)
+        if not parts.names_object(claim, address):
+            parts.storage.delete(address)
             reach("object_removed")
     except (DatabaseDown, StorageError) as exc:
         logger.warning("an object may be left behind", extra={"task_id": claim.task_id, "error": str(exc)})

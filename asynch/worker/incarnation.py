@@ -127,9 +127,9 @@ class Incarnation:
             self._session.execute("SELECT set_config('application_name', %s, false)", (f"asynch-worker-{worker_id}",))
         return worker_id
 
-    def _names_object(self, claim: Claim) -> bool:
+    def _names_object(self, claim: Claim, address: str) -> bool:
         with db.reading(self._pool) as conn:
-            return queue.names_object(conn, claim)
+            return queue.names_object(conn, claim, address)
 
     def take_over(self, former: int) -> None:
         """Put back what this process held under its former id: its calls are cut, and no task is to blame."""

@@ -212,6 +212,7 @@ def drive(pool: db.Pool, dsn: str, run: Run, *, due: bool) -> list[Driven]:
         bend(
             pool, [task_id], state=int(state), final=final, phase=int(phase), cancel_requested=asked, worker_id=OWNER,
             wake_at=ago(10 if due else -1000), enqueue_at=ago(10), finished_at=ago(5),
+            upload_headers="" if final else "sealed",
         )  # fmt: skip
     before = rows_of(pool)
     held = [replace(c, worker_id=OWNER, phase=Phase(before[c.id]["phase"]), saved=RESULT) for c in claims]
@@ -261,6 +262,12 @@ def test_a_moved_row_is_a_new_version(driven: tuple[str, list[Driven]]) -> None:
     for task in driven[1]:
         if task.moved and task.after:
             assert task.after["version"] == task.before["version"] + 1
+
+
+def test_the_creators_headers_stay_until_the_row_is_final(driven: tuple[str, list[Driven]]) -> None:
+    for task in driven[1]:
+        if task.after:
+            assert task.after["upload_headers"] == ("" if task.after["final"] else task.before["upload_headers"])
 
 
 def test_every_event_is_driven_by_a_statement() -> None:

@@ -128,7 +128,7 @@ OF_WORKERS: dict[str, tuple[Use, set[str]]] = {
         lambda c: workers.cancelled_claims(c, worker_id=1, tasks=[(1, i) for i in IDS]), {KEY},
     ),
     "known_files": (lambda c: workers.known_files(c, {f"1_{i}_1": (1, i, 1) for i in range(1000)}), {KEY}),
-    "names_object": (lambda c: queue.names_object(c, claim(1)), {KEY}),
+    "names_object": (lambda c: queue.names_object(c, claim(1), "k"), {KEY}),
 }  # fmt: skip
 
 #: what a request asks

@@ -105,6 +105,20 @@ def test_it_may_be_applied_again_over_rows(blank: str) -> None:
         assert conn.execute("SELECT count(*) FROM asynch_models").fetchone() == (1,)
 
 
+def test_tasks_of_version_1_get_what_came_later(blank: str) -> None:
+    migrate(blank)
+    now = described(blank)
+    run(blank, "ALTER TABLE asynch_task DROP COLUMN upload_headers")
+    run(blank, "UPDATE asynch_meta SET value = '1' WHERE key = 'schema_version'")
+    run(blank, "INSERT INTO asynch_task (id, tenant_id, lane_id, model_name) VALUES (1, 1, 1, 'm')")
+
+    migrate(blank)
+
+    assert described(blank) == now
+    with psycopg.connect(blank) as conn:
+        assert conn.execute("SELECT upload_headers FROM asynch_task").fetchall() == [("",)]
+
+
 def test_many_hosts_may_apply_it_at_once(blank: str) -> None:
     at_once(*[lambda: migrate(blank)] * 4)
 

@@ -31,11 +31,13 @@ from werkzeug.serving import make_server
 
 from asynch.errors import Forbidden, NotFound, SettingsError, StorageError
 from asynch.storage import Storage
+from asynch.storage.http import HttpStorage
 from asynch.storage.local import LocalStorage
 from asynch.storage.minio import MinioStorage
 
 if TYPE_CHECKING:
     from tests.seaweed import Seaweed
+    from tests.upload_service import UploadService
 
 MakeStorage = Callable[..., Storage]
 PLAIN = "text/plain"
@@ -89,15 +91,27 @@ def make_minio(seaweed: Seaweed) -> Callable[..., MinioStorage]:
     return make
 
 
+@pytest.fixture
+def make_http(uploads: UploadService) -> Callable[..., HttpStorage]:
+    return uploads.storage
+
+
+@pytest.fixture(params=["local", "minio", "http"])
+def storage(request: pytest.FixtureRequest) -> Storage:
+    made: Storage = request.getfixturevalue(f"make_{request.param}")()
+    return made
+
+
 @pytest.fixture(params=["local", "minio"])
-def make_storage(request: pytest.FixtureRequest) -> MakeStorage:
+def make_signing(request: pytest.FixtureRequest) -> MakeStorage:
+    """Those that give the names and sign the URLs themselves."""
     make: MakeStorage = request.getfixturevalue(f"make_{request.param}")
     return make
 
 
 @pytest.fixture
-def storage(make_storage: MakeStorage) -> Storage:
-    return make_storage()
+def signing(make_signing: MakeStorage) -> Storage:
+    return make_signing()
 
 
 @pytest.fixture
@@ -105,8 +119,8 @@ def local(make_local: Callable[..., LocalStorage]) -> LocalStorage:
     return make_local()
 
 
-def fetch(storage: Storage, key: str, *, filename: str = "f.txt", **headers: str) -> requests.Response:
-    return get(storage.url(key, filename=filename, content_type=PLAIN), **headers)
+def fetch(storage: Storage, address: str, *, filename: str = "f.txt", **headers: str) -> requests.Response:
+    return get(storage.url(address, filename=filename, content_type=PLAIN), **headers)
 
 
 def get(url: str, **headers: str) -> requests.Response:
@@ -144,9 +158,9 @@ def sha256_at(url: str) -> str:
 
 def test_what_was_put_is_what_the_url_gives(storage: Storage, tmp_path: Path) -> None:
     body = bytes(range(256)) * 100
-    storage.put("t1/a/result.bin", write(tmp_path / "f", body), PLAIN)
+    address = storage.put("t1/a/result.bin", write(tmp_path / "f", body), PLAIN)
 
-    assert fetch(storage, "t1/a/result.bin").content == body
+    assert fetch(storage, address).content == body
 
 
 def test_put_leaves_the_file_it_was_given(storage: Storage, tmp_path: Path) -> None:
@@ -158,59 +172,62 @@ def test_put_leaves_the_file_it_was_given(storage: Storage, tmp_path: Path) -> N
 
 def test_object_outlives_the_file_it_came_from(storage: Storage, tmp_path: Path) -> None:
     path = write(tmp_path / "f", b"result")
-    storage.put("k", path, PLAIN)
+    address = storage.put("k", path, PLAIN)
     path.unlink()
 
-    assert fetch(storage, "k").content == b"result"
+    assert fetch(storage, address).content == b"result"
 
 
 @pytest.mark.parametrize("second", [b"two", b"another length"])
 def test_same_key_again_replaces_the_object(storage: Storage, tmp_path: Path, second: bytes) -> None:
     storage.put("k", write(tmp_path / "f", b"one"), PLAIN)
-    storage.put("k", write(tmp_path / "f", second), PLAIN)
+    address = storage.put("k", write(tmp_path / "f", second), PLAIN)
 
-    assert fetch(storage, "k").content == second
+    assert fetch(storage, address).content == second
 
 
 def test_the_same_file_can_be_put_twice(storage: Storage, tmp_path: Path) -> None:
     path = write(tmp_path / "f", b"result")
     storage.put("k", path, PLAIN)
-    storage.put("k", path, PLAIN)
+    address = storage.put("k", path, PLAIN)
 
-    assert fetch(storage, "k").content == b"result"
+    assert fetch(storage, address).content == b"result"
 
 
 def test_empty_file_is_an_object_too(storage: Storage, tmp_path: Path) -> None:
-    storage.put("k", write(tmp_path / "f", b""), PLAIN)
+    address = storage.put("k", write(tmp_path / "f", b""), PLAIN)
 
-    response = fetch(storage, "k")
+    response = fetch(storage, address)
 
     assert (response.status_code, response.content) == (200, b"")
-    assert storage.exists("k")
+    assert storage.exists(address)
 
 
 def test_exists_says_no_before_put_and_after_delete(storage: Storage, tmp_path: Path) -> None:
     seen = [storage.exists("a/k")]
-    storage.put("a/k", write(tmp_path / "f", b"x"), PLAIN)
-    seen.append(storage.exists("a/k"))
-    storage.delete("a/k")
-    seen.append(storage.exists("a/k"))
+    address = storage.put("a/k", write(tmp_path / "f", b"x"), PLAIN)
+    seen.append(storage.exists(address))
+    storage.delete(address)
+    seen.append(storage.exists(address))
 
     assert seen == [False, True, False]
 
 
 def test_delete_of_a_missing_object_is_fine(storage: Storage, tmp_path: Path) -> None:
     storage.delete("never/was")
-    storage.put("a/k", write(tmp_path / "f", b"x"), PLAIN)
-    storage.delete("a/other")
+    address = storage.put("a/k", write(tmp_path / "f", b"x"), PLAIN)
+    other = storage.put("a/other", write(tmp_path / "f", b"x"), PLAIN)
+    storage.delete(other)
+    storage.delete(other)
 
-    assert storage.exists("a/k")
+    assert storage.exists(address)
 
 
 def test_url_of_a_missing_object_answers_404(storage: Storage, tmp_path: Path) -> None:
-    storage.put("k", write(tmp_path / "f", b"x"), PLAIN)
+    address = storage.put("k", write(tmp_path / "f", b"x"), PLAIN)
+    storage.delete(address)
 
-    assert fetch(storage, "not-k").status_code == 404
+    assert fetch(storage, address).status_code == 404
 
 
 def test_a_source_that_is_gone_is_not_the_stores_failure(storage: Storage, tmp_path: Path) -> None:
@@ -218,10 +235,10 @@ def test_a_source_that_is_gone_is_not_the_stores_failure(storage: Storage, tmp_p
         storage.put("k", tmp_path / "gone", PLAIN)
 
 
-def test_url_answers_as_a_download_with_its_type_and_unicode_name(storage: Storage, tmp_path: Path) -> None:
-    storage.put("k", write(tmp_path / "f", b"x"), PLAIN)
+def test_url_answers_as_a_download_with_its_type_and_unicode_name(signing: Storage, tmp_path: Path) -> None:
+    signing.put("k", write(tmp_path / "f", b"x"), PLAIN)
 
-    headers = fetch(storage, "k", filename='Großes "Bild" 图.txt').headers
+    headers = fetch(signing, "k", filename='Großes "Bild" 图.txt').headers
 
     assert headers["Content-Type"].startswith(PLAIN)
     assert headers["Content-Disposition"].startswith("attachment")
@@ -229,33 +246,33 @@ def test_url_answers_as_a_download_with_its_type_and_unicode_name(storage: Stora
 
 
 def test_url_answers_a_range(storage: Storage, tmp_path: Path) -> None:
-    storage.put("k", write(tmp_path / "f", b"0123456789"), PLAIN)
+    address = storage.put("k", write(tmp_path / "f", b"0123456789"), PLAIN)
 
-    response = fetch(storage, "k", Range="bytes=3-5")
+    response = fetch(storage, address, Range="bytes=3-5")
 
     assert (response.status_code, response.content) == (206, b"345")
     assert response.headers["Content-Range"] == "bytes 3-5/10"
 
 
 @pytest.mark.parametrize(("part", "other"), [("mine", "theirs"), ("report", "malware"), ("ignature=", "ignature=0")])
-def test_altered_url_is_refused(storage: Storage, tmp_path: Path, part: str, other: str) -> None:
+def test_altered_url_is_refused(signing: Storage, tmp_path: Path, part: str, other: str) -> None:
     for key in ("mine", "theirs"):
-        storage.put(key, write(tmp_path / "f", b"x"), PLAIN)
-    url = storage.url("mine", filename="report.txt", content_type=PLAIN)
+        signing.put(key, write(tmp_path / "f", b"x"), PLAIN)
+    url = signing.url("mine", filename="report.txt", content_type=PLAIN)
 
     assert get(url).status_code == 200
     assert part in url
     assert get(url.replace(part, other)).status_code == 403
 
 
-def test_url_without_its_signature_is_refused(storage: Storage, tmp_path: Path) -> None:
-    storage.put("k", write(tmp_path / "f", b"x"), PLAIN)
+def test_url_without_its_signature_is_refused(signing: Storage, tmp_path: Path) -> None:
+    signing.put("k", write(tmp_path / "f", b"x"), PLAIN)
 
-    assert get(storage.url("k", filename="f", content_type=PLAIN).split("?")[0]).status_code == 403
+    assert get(signing.url("k", filename="f", content_type=PLAIN).split("?")[0]).status_code == 403
 
 
-def test_expired_url_is_refused(make_storage: MakeStorage, tmp_path: Path) -> None:
-    storage = make_storage(url_ttl_s=1)
+def test_expired_url_is_refused(make_signing: MakeStorage, tmp_path: Path) -> None:
+    storage = make_signing(url_ttl_s=1)
     storage.put("k", write(tmp_path / "f", b"x"), PLAIN)
     url = storage.url("k", filename="f", content_type=PLAIN)
     deadline = monotonic() + 10
@@ -266,8 +283,8 @@ def test_expired_url_is_refused(make_storage: MakeStorage, tmp_path: Path) -> No
     assert status == 403
 
 
-def test_public_base_makes_permanent_urls(make_storage: MakeStorage) -> None:
-    storage = make_storage(public_base_url="https://cdn.example.org/files/")
+def test_public_base_makes_permanent_urls(make_signing: MakeStorage) -> None:
+    storage = make_signing(public_base_url="https://cdn.example.org/files/")
 
     assert storage.url("a/b+c.txt", filename="f", content_type=PLAIN) == "https://cdn.example.org/files/a/b%2Bc.txt"
 
@@ -277,31 +294,32 @@ def test_64_mib_pass_through_a_bounded_memory(storage: Storage, tmp_path: Path) 
     storage.check()  # what is loaded or made once does not count
     tracemalloc.start()
     try:
-        storage.put("big", tmp_path / "big", PLAIN)
+        address = storage.put("big", tmp_path / "big", PLAIN)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
     assert peak < 16 << 20
-    assert sha256_at(storage.url("big", filename="f", content_type=PLAIN)) == expected
+    assert sha256_at(storage.url(address, filename="f", content_type=PLAIN)) == expected
 
 
 def test_many_puts_at_once_all_arrive(storage: Storage, tmp_path: Path) -> None:
     bodies = {f"dir{number % 3}/{number}": str(number).encode() * 1000 for number in range(24)}
+    paths = {key: write(tmp_path / "f", body) for key, body in bodies.items()}
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda item: storage.put(item[0], write(tmp_path / "f", item[1]), PLAIN), bodies.items()))
+        addresses = list(pool.map(lambda key: storage.put(key, paths[key], PLAIN), bodies))
 
-    assert {key: fetch(storage, key).content for key in bodies} == bodies
+    assert [fetch(storage, address).content for address in addresses] == list(bodies.values())
 
 
 def test_a_reader_never_sees_half_of_a_replacement(storage: Storage, tmp_path: Path) -> None:
     paths = [write(tmp_path / "f", bytes([letter]) * 300_000) for letter in b"abcd"]
-    storage.put("k", paths[0], PLAIN)
+    address = storage.put("k", paths[0], PLAIN)
     with ThreadPoolExecutor(4) as pool:
         puts = [pool.submit(storage.put, "k", paths[number % 4], PLAIN) for number in range(24)]
         bodies: list[bytes] = []
         while not bodies or not all(put.done() for put in puts):
-            bodies.append(fetch(storage, "k").content)
+            bodies.append(fetch(storage, address).content)
         for put in puts:
             put.result()
 
@@ -309,10 +327,12 @@ def test_a_reader_never_sees_half_of_a_replacement(storage: Storage, tmp_path: P
 
 
 def test_check_passes_and_leaves_nothing(storage: Storage, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    storage.check()
+    assert storage.check() == "wrote, read and deleted an object"
 
     if isinstance(storage, LocalStorage):
         assert [path for path in (tmp_path / "files").rglob("*") if path.is_file()] == [tmp_path / "files/.store-id"]
+    elif isinstance(storage, HttpStorage):
+        assert request.getfixturevalue("uploads").kept == {}
     else:
         assert list(objects(request.getfixturevalue("seaweed"), storage)) == []
 

@@ -43,11 +43,12 @@ class MoodyStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
-    def put(self, key: str, source: Path, content_type: str) -> None:
+    def put(self, key: str, source: Path, content_type: str, **sender: Any) -> str:
         if self.down:
             self.refused += 1
             raise StorageError("the store is down")
-        self._storage.put(key, source, content_type)
+        address: str = self._storage.put(key, source, content_type, **sender)
+        return address
 
 
 @dataclass

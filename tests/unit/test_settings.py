@@ -209,6 +209,8 @@ def test_a_mistyped_key_gets_the_likely_one(values: Mapping[str, Any], said: str
         ("worker", "drain_timeout", False),
         ("storage", "backend", "s3"),
         ("storage", "minio", {"endpoint": "https://s3.example.com"}),
+        ("storage", "http", {"url_field": "data..url"}),
+        ("storage", "http", {"url_field": ""}),
         ("egress", "deny", ["10.0.0.0/99"]),
         ("limits", "max_payload_depth", 501),
         ("limits", "max_payload_depth", 0),
@@ -332,6 +334,14 @@ def test_public_dump_tells_a_secret_that_is_set_from_one_that_is_not() -> None:
         ({"storage": {"backend": "minio"}}, "storage.minio.secret_key is empty"),
         ({"storage": {"backend": "minio", "url_ttl": "8d"}}, "storage.url_ttl = 691200s"),
         ({"storage": {"backend": "http"}}, "storage.http.upload_url is empty"),
+        (
+            {"storage": {"backend": "http", "http": {"upload_url": "http://u"}, "public_base_url": "http://cdn"}},
+            "storage.public_base_url: not with",
+        ),
+        (
+            {"storage": {"backend": "http", "http": {"upload_url": "http://u", "headers": {"content-TYPE": "a/b"}}}},
+            "storage.http.headers: content-TYPE belongs",
+        ),
     ],
 )
 def test_a_contradiction_stops_the_start(values: Mapping[str, Any], said: str) -> None:
