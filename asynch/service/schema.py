@@ -54,14 +54,17 @@ def _has_table(conn: db.Connection, name: str) -> bool:
     return bool(found and found["there"])
 
 
-def check_version(conn: db.Connection, *, at_least: int = SCHEMA_VERSION) -> None:
-    """UserError unless the database's schema is one this program can work with."""
+def check_version(conn: db.Connection, *, at_least: int = SCHEMA_VERSION, newer: bool = False) -> None:
+    """UserError unless the database's schema is one this program can start with.
+
+    With `newer` a newer one will do: changes are additive, so what already runs goes on during an upgrade.
+    """
     if not _has_table(conn, "asynch_meta"):
         raise UserError("the database has no asynch schema yet: run `asynch migrate`")
     version = int(workers.fact(conn, "schema_version") or 0)
     if version < at_least:
         raise UserError(f"the database has schema version {version}, {at_least} is needed: run `asynch migrate`")
-    if version > SCHEMA_VERSION:
+    if version > SCHEMA_VERSION and not newer:
         raise UserError(f"the database has schema version {version}, newer than this program's {SCHEMA_VERSION}")
 
 

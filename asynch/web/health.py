@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -24,6 +25,8 @@ bp = Blueprint("health", __name__)
 #: how long the storage's last answer counts, and how long a request waits for a new one, seconds
 LOOK_AGAIN_S = 10.0
 PATIENCE_S = 2.0
+#: space that temporary files need, bytes
+TMP_LEAST = 64 << 20
 
 _WATCH = "asynch_storage_watch"
 
@@ -79,6 +82,7 @@ def readyz() -> ResponseReturnValue:
     checks = {"database": _said(_check_schema)}
     if checks["database"] == "ok":  # else it would wait for the same answer again
         checks["secrets"] = _said(_check_secrets)
+    checks["tmp"] = _said(_check_tmp)
     ready = all(said == "ok" for said in checks.values())
     watch: StorageWatch = current_app.extensions[_WATCH]
     watch.look()
@@ -91,11 +95,18 @@ def readyz() -> ResponseReturnValue:
 
 def _check_schema(made_of: Parts) -> None:
     with db.reading(made_of.pool) as conn:
-        schema.check_version(conn)
+        schema.check_version(conn, newer=True)
 
 
 def _check_secrets(made_of: Parts) -> None:
     schema.check_canary(made_of.pool, made_of.box)
+
+
+def _check_tmp(made_of: Parts) -> None:
+    place = made_of.settings.tmp_path
+    there = next(path for path in (place, *place.parents) if path.exists())
+    if (free := shutil.disk_usage(there).free) < TMP_LEAST:
+        raise UserError(f"{free} bytes free, {TMP_LEAST} are needed")
 
 
 def _said(check: Callable[[Parts], None]) -> str:

@@ -5,13 +5,14 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from asynch import db
+from asynch.service import schema
 from asynch.web import health
 from tests.database import run_on
 from tests.live import Live, MakeParts, serving
@@ -165,14 +166,42 @@ def test_a_storage_that_stops_working_is_degraded_and_still_ready(
     assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
 
 
-def test_another_schema_version_is_not_ready(live: Live, pool: db.Pool) -> None:
-    with db.transaction(pool) as conn:
-        conn.execute("UPDATE asynch_meta SET value = '999' WHERE key = 'schema_version'")
+@pytest.fixture
+def schema_version(pool: db.Pool) -> Iterator[Callable[[int], None]]:
+    """Sets the version that the database tells."""
+
+    def tell(version: int) -> None:
+        with db.transaction(pool) as conn:
+            conn.execute("UPDATE asynch_meta SET value = %s WHERE key = 'schema_version'", (str(version),))
+
+    yield tell
+    tell(schema.SCHEMA_VERSION)
+
+
+def test_an_older_schema_is_not_ready(live: Live, schema_version: Callable[[int], None]) -> None:
+    schema_version(0)
 
     answer = live.call("GET", "/readyz")
 
     assert answer.status_code == 503
-    assert "999" in answer.json()["checks"]["database"]
+    assert "asynch migrate" in answer.json()["checks"]["database"]
+
+
+def test_a_newer_schema_keeps_what_runs_ready_during_an_upgrade(
+    live: Live, schema_version: Callable[[int], None]
+) -> None:
+    schema_version(999)
+
+    assert live.call("GET", "/readyz").status_code == 200
+
+
+def test_without_space_for_temporary_files_it_is_not_ready(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "TMP_LEAST", 1 << 60)
+
+    answer = live.call("GET", "/readyz")
+
+    assert answer.status_code == 503
+    assert "are needed" in answer.json()["checks"]["tmp"]
 
 
 @pytest.fixture
