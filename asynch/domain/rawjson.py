@@ -21,6 +21,9 @@ from pydantic_core import CoreSchema, core_schema
 from asynch.errors import InvalidInput, MalformedBody, Mistake
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+# what follows an item, and a member's name without escapes up to its value: one step each where it is as usual
+_AFTER_ITEM = re.compile(r"[ \t\n\r]*([,\]}])[ \t\n\r]*")
+_NAME = re.compile(r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')
 _BRACKETS = b"[]{}"
 _NOT_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 # one signed byte a bracket: its step up or down
@@ -180,13 +183,20 @@ class _Source:
         found: dict[str, Any] = {}
         at, more = self.first_item(at, "}")
         while more:
-            self.expect('"', at)
-            name, at = self.scan(_read, at, ())
-            at = self.skip(at)
-            self.expect(":", at)
-            found[name], at = member(name, self.skip(at + 1))
+            name, at = self.name(at)
+            found[name], at = member(name, at)
             at, more = self.next_item(at, "}")
         return found, at
+
+    def name(self, at: int) -> tuple[str, int]:
+        """A member's name, and where its value begins."""
+        if usual := _NAME.match(self.text, at):
+            return usual[1], usual.end()
+        self.expect('"', at)
+        name, at = self.scan(_read, at, ())
+        at = self.skip(at)
+        self.expect(":", at)
+        return name, self.skip(at + 1)
 
     def value(self, at: int, path: Path, raw: bool = False) -> tuple[Any, int]:
         """A value, or the complaint that it is nested too deep."""
@@ -215,11 +225,10 @@ class _Source:
 
     def next_item(self, at: int, close: str) -> tuple[int, bool]:
         """Past an item: where the next one begins, or (False) where the container ends."""
-        at = self.skip(at)
-        if self.text.startswith(close, at):
-            return at + 1, False
-        self.expect(",", at)
-        return self.skip(at + 1), True
+        after = _AFTER_ITEM.match(self.text, at)
+        if after is None or after[1] not in (",", close):
+            raise self.missed(",", self.skip(at))
+        return after.end(), after[1] == ","
 
     def skip(self, at: int) -> int:
         space = _SPACE.match(self.text, at)
@@ -227,7 +236,10 @@ class _Source:
 
     def expect(self, char: str, at: int) -> None:
         if not self.text.startswith(char, at):
-            raise BadJson(f"not JSON: Expecting {char!r} at character {at}")
+            raise self.missed(char, at)
+
+    def missed(self, char: str, at: int) -> BadJson:
+        return BadJson(f"not JSON: Expecting {char!r} at character {at}")
 
     def expect_end(self, at: int) -> None:
         if self.skip(at) != len(self.text):

@@ -1,30 +1,29 @@
 -- Tasks: their creation, and all reading of them.
 
 -- insert_tasks --
+-- One JSON text brings all rows: for 10,000 of them it is written and read several times faster than an array a column.
 INSERT INTO asynch_task (id, tenant_id, lane_id, model_name, creator, updater, rank, enqueue_at, wake_at,
     queue_timeout_seconds, expire_notice_seconds, biz_name, client_ref, metadata, input_ref, request_payload, callback_url,
     trace_context, upload_headers)
 SELECT t.id, %(tenant_id)s, t.lane_id, t.model_name, %(creator)s, %(creator)s, t.rank,
        d.due, d.due + make_interval(secs => coalesce(t.queue_timeout_s, %(queue_timeout_s)s::float8)),
-       t.queue_timeout_s, t.expire_notice_s, t.biz_name, t.client_ref, t.metadata, t.input_ref, t.request_payload,
-       t.callback_url, %(trace_context)s, %(upload_headers)s
-FROM unnest(%(ids)s::bigint[], %(lanes)s::int[], %(names)s::text[], %(ranks)s::smallint[], %(delays)s::float8[],
-            %(not_befores)s::timestamptz[], %(queue_timeouts)s::int[], %(notices)s::int[], %(biz_names)s::text[],
-            %(client_refs)s::text[], %(metadatas)s::text[], %(input_refs)s::text[], %(payloads)s::text[],
-            %(callbacks)s::text[])
-     AS t(id, lane_id, model_name, rank, delay_s, not_before, queue_timeout_s, expire_notice_s, biz_name, client_ref,
-          metadata, input_ref, request_payload, callback_url)
+       t.queue_timeout_s, t.expire_notice_s, coalesce(t.biz_name, ''), coalesce(t.client_ref, ''), t.metadata, t.input_ref,
+       t.request_payload, coalesce(t.callback_url, ''), %(trace_context)s, %(upload_headers)s
+FROM json_to_recordset(%(tasks)s::json) AS t(id bigint, lane_id int, model_name text, rank smallint, delay_s float8,
+    not_before timestamptz, queue_timeout_s int, expire_notice_s int, biz_name text, client_ref text, metadata text,
+    input_ref text, request_payload text, callback_url text)
 CROSS JOIN LATERAL (
-    SELECT greatest(now(), coalesce(t.not_before, now() + make_interval(secs => t.delay_s))) AS due) d
+    SELECT greatest(now(), coalesce(t.not_before, now() + make_interval(secs => coalesce(t.delay_s, 0)))) AS due) d
 
 -- insert_op_logs --
 INSERT INTO asynch_op_log (tenant_id, creator, updater, ip, user_agent, api_path, http_method, biz_name, model_name, task_id,
     op_type, success, error_msg, cost_ms, request_payload, response_payload)
-SELECT %(tenant_id)s, %(creator)s, %(creator)s, %(ip)s, %(user_agent)s, %(api_path)s, %(http_method)s, o.biz_name,
-       o.model_name, o.task_id, %(op_type)s, o.success, o.error_msg, %(cost_ms)s, o.request_payload, o.response_payload
-FROM unnest(%(biz_names)s::text[], %(model_names)s::text[], %(task_ids)s::text[], %(successes)s::smallint[],
-            %(errors)s::text[], %(requests)s::text[], %(responses)s::text[])
-     AS o(biz_name, model_name, task_id, success, error_msg, request_payload, response_payload)
+SELECT %(tenant_id)s, %(creator)s, %(creator)s, %(ip)s, %(user_agent)s, %(api_path)s, %(http_method)s,
+       coalesce(o.biz_name, ''), coalesce(o.model_name, ''), coalesce(o.task_id, ''), %(op_type)s,
+       CASE WHEN o.success THEN 1 ELSE 0 END, coalesce(o.error, ''), %(cost_ms)s, coalesce(o.request, ''),
+       coalesce(o.response, '')
+FROM json_to_recordset(%(operations)s::json) AS o(biz_name text, model_name text, task_id text, success boolean,
+    error text, request text, response text)
 
 -- begin_idempotent --
 INSERT INTO asynch_idempotency (tenant_id, path, key, body_hash)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 
+import orjson
+
 from asynch import db
 from asynch.db import Connection
 from asynch.domain.principal import Caller
@@ -42,11 +44,5 @@ def insert_op_logs(conn: Connection, caller: Caller, op_type: str, operations: S
         http_method=caller.method,
         op_type=op_type,
         cost_ms=min(cost_ms, _INT4_MAX),
-        biz_names=[o.biz_name for o in operations],
-        model_names=[o.model_name for o in operations],
-        task_ids=[o.task_id for o in operations],
-        successes=[int(o.success) for o in operations],
-        errors=[o.error for o in operations],
-        requests=[o.request for o in operations],
-        responses=[o.response for o in operations],
+        operations=orjson.dumps(operations).decode(),
     )

@@ -144,7 +144,6 @@ def insert_tasks(
     upload_headers: str = "",
 ) -> None:
     """Insert (id, lane id, task) rows, all for one tenant and with the same sealed headers."""
-    each = [task for _, _, task in tasks]
     db.run(
         conn,
         "insert_tasks",
@@ -153,21 +152,25 @@ def insert_tasks(
         queue_timeout_s=queue_timeout_s,
         trace_context="",
         upload_headers=upload_headers,
-        ids=[task_id for task_id, _, _ in tasks],
-        lanes=[lane for _, lane, _ in tasks],
-        names=[t.model_name for t in each],
-        ranks=[rank_of(t.priority) for t in each],
-        delays=[t.delay_s for t in each],
-        not_befores=[t.not_before for t in each],
-        queue_timeouts=[t.queue_timeout_s for t in each],
-        notices=[None] * len(each),
-        biz_names=[t.biz_name for t in each],
-        client_refs=[t.client_ref for t in each],
-        metadatas=[t.metadata for t in each],
-        input_refs=[t.input_ref for t in each],
-        payloads=[t.payload for t in each],
-        callbacks=[""] * len(each),
+        tasks=orjson.dumps([_record(task_id, lane_id, task) for task_id, lane_id, task in tasks]).decode(),
     )
+
+
+def _record(task_id: int, lane_id: int, task: NewTask) -> dict[str, Any]:
+    """A row to insert, without what is not given."""
+    told = {
+        "model_name": task.model_name,
+        "delay_s": task.delay_s,
+        "not_before": task.not_before,
+        "queue_timeout_s": task.queue_timeout_s,
+        "biz_name": task.biz_name,
+        "client_ref": task.client_ref,
+        "metadata": task.metadata,
+        "input_ref": task.input_ref,
+        "request_payload": task.payload,
+    }
+    given = {name: value for name, value in told.items() if value is not None}
+    return {"id": task_id, "lane_id": lane_id, "rank": rank_of(task.priority), **given}
 
 
 def begin_idempotent(conn: Connection, *, tenant_id: int, path: str, key: str, body_hash: str) -> bool:
