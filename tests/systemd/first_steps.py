@@ -91,19 +91,23 @@ def is_behind_nginx() -> str:
 def nginx_holds_nothing_back() -> str:
     """uploads and events go through nginx as they come, and a WebSocket is switched"""
     sh(f"systemctl stop {API}")
-    with probing() as probe:
-        with connected() as line:
-            line.sendall(b"PATCH /api/file/tus/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 300000000\r\n\r\nfirst bytes")
-            until(lambda: b"first bytes" in probe.heard, 10, "the first bytes of an upload that goes on")
-        with connected() as line:
-            line.sendall(b"GET /task/1/events HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert said(line, b"data: 1")  # while the answer goes on
-        with connected() as line:
-            line.sendall(b"GET /task/1/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-            assert said(line, b"101 Switching")
-            line.sendall(b"a frame")
-            until(lambda: b"a frame" in probe.heard, 10, "what follows the switch")
-    sh(f"systemctl start {API}")
+    try:
+        with probing() as probe:
+            with connected() as line:
+                line.sendall(
+                    b"PATCH /api/file/tus/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 300000000\r\n\r\nfirst bytes"
+                )
+                until(lambda: b"first bytes" in probe.heard, 10, "the first bytes of an upload that goes on")
+            with connected() as line:
+                line.sendall(b"GET /task/1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert said(line, b"data: 1")  # while the answer goes on
+            with connected() as line:
+                line.sendall(b"GET /task/1/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+                assert said(line, b"101 Switching")
+                line.sendall(b"a frame")
+                until(lambda: b"a frame" in probe.heard, 10, "what follows the switch")
+    finally:
+        sh(f"systemctl start {API}")
     return "the first bytes arrive while the rest is still to come"
 
 
