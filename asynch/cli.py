@@ -18,6 +18,7 @@ from asynch import checks, db, log, wiring
 from asynch.errors import AsynchError, DatabaseDown, UserError
 from asynch.service import keys, schema
 from asynch.settings import Settings, load
+from asynch.systemd import Manager
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,10 +88,11 @@ def api(config: Path | None, fd: int | None) -> None:
     from asynch.web.app import create_app
     from asynch.web.server import serve
 
+    manager = Manager(os.environ)
     settings = _settings(config)
     wiring.configured_dsn(settings)
     wiring.open_box(settings)
-    serve(lambda: create_app(wiring.api_parts(settings)), settings, fd=fd)
+    serve(lambda: create_app(wiring.api_parts(settings)), settings, fd=fd, manager=manager)
 
 
 @cli.command()
@@ -100,6 +102,7 @@ def worker(config: Path | None) -> None:
     """Run a worker (with its cleaner) alone."""
     from asynch.worker.incarnation import run
 
+    manager = Manager(os.environ)
     settings = _settings(config)
     if not settings.worker.enabled:
         raise UserError("worker.enabled is false")
@@ -107,7 +110,7 @@ def worker(config: Path | None) -> None:
     _on_signals(stop.set)
     setup = _patiently(lambda: wiring.worker_setup(settings), stop)
     if setup is not None:
-        run(setup, stop)
+        run(setup, stop, manager)
 
 
 def _patiently(make: Callable[[], T], stop: threading.Event) -> T | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 from flask import Blueprint, current_app
@@ -79,11 +79,8 @@ def healthz() -> ResponseReturnValue:
 @bp.get("/readyz")
 def readyz() -> ResponseReturnValue:
     """200 when requests can be served; a storage that stopped working makes it `degraded`, still 200."""
-    checks = {"database": _said(_check_schema)}
-    if checks["database"] == "ok":  # else it would wait for the same answer again
-        checks["secrets"] = _said(_check_secrets)
-    checks["tmp"] = _said(_check_tmp)
-    ready = all(said == "ok" for said in checks.values())
+    checks = {**_database_checks(), "tmp": _said(_check_tmp)}
+    ready = _all_ok(checks)
     watch: StorageWatch = current_app.extensions[_WATCH]
     watch.look()
     checks["storage"] = "ok" if watch.works else "failing"
@@ -91,6 +88,22 @@ def readyz() -> ResponseReturnValue:
         return {"status": "ok" if watch.works else "degraded", "checks": checks}
     body = problem.document(503, "Not ready", "At least one of the checks fails.", "not_ready", {"checks": checks})
     return problem.answer(body, {"Retry-After": "2"})
+
+
+def database_serves() -> bool:
+    """Whether the database is there and fits this program; in an application context."""
+    return _all_ok(_database_checks())
+
+
+def _database_checks() -> dict[str, str]:
+    checks = {"database": _said(_check_schema)}
+    if _all_ok(checks):  # else it would wait for the same answer again
+        checks["secrets"] = _said(_check_secrets)
+    return checks
+
+
+def _all_ok(checks: Mapping[str, str]) -> bool:
+    return all(said == "ok" for said in checks.values())
 
 
 def _check_schema(made_of: Parts) -> None:

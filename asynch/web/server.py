@@ -6,8 +6,10 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from flask import Flask
@@ -16,7 +18,8 @@ from gunicorn.glogging import Logger
 
 from asynch.processes import PR_SET_PDEATHSIG
 from asynch.settings import Settings
-from asynch.web import auth
+from asynch.systemd import NOBODY, Manager
+from asynch.web import auth, health
 
 #: a worker whose main loop says nothing for so long is replaced; requests themselves may take any time
 STUCK_S = 120
@@ -24,20 +27,28 @@ STUCK_S = 120
 GRACE_S = 30
 #: above the 60 s of the usual proxies, so that it is never this side that closes under a request
 KEEPALIVE_S = 75
+#: how soon a database that was away at the start is asked again
+LOOK_S = 0.5
 
 
 # Loaded before any fork: nothing should be opened between fork and prctl.
 _libc = ctypes.CDLL(None)
 
 
-def serve(app_factory: Callable[[], Flask], settings: Settings, *, fd: int | None = None) -> None:
+def serve(
+    app_factory: Callable[[], Flask], settings: Settings, *, fd: int | None = None, manager: Manager = NOBODY
+) -> None:
     """Serve until SIGTERM or SIGINT; in each worker `app_factory` makes the application, after the fork.
 
-    Listens on server.host and port, or on the socket `fd` that was opened before. Does not return: gunicorn ends
-    the process with its own exit code. UserError before it starts when the settings ask for what is not there.
+    Listens on server.host and port, or on the socket `fd` that was opened before; `manager` hears when the database
+    answers too. Does not return: gunicorn ends the process with its own exit code. UserError before it starts when
+    the settings ask for what is not there.
     """
     auth.check_mode(settings)
-    _Server(app_factory, options(settings, fd)).run()
+    chosen = dict(options(settings, fd))
+    if manager.is_there:
+        chosen["post_worker_init"] = lambda worker: _watch_start(worker.app.wsgi(), manager)
+    _Server(app_factory, chosen).run()
 
 
 def options(settings: Settings, fd: int | None) -> Mapping[str, Any]:
@@ -94,3 +105,15 @@ def _die_with_parent(arbiter: Any, _worker: Any) -> None:
         _libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != arbiter.pid:  # it died before the kernel knew
         os._exit(1)
+
+
+def _watch_start(app: Flask, manager: Manager) -> None:
+    """Tell the manager, from a thread of this worker, as soon as requests find their database."""
+
+    def watch() -> None:
+        with app.app_context():
+            while not health.database_serves():
+                sleep(LOOK_S)
+        manager.ready()
+
+    threading.Thread(target=watch, name="asynch-start", daemon=True).start()

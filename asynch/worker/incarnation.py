@@ -20,6 +20,7 @@ from asynch.secretbox import SecretBox
 from asynch.storage import Storage
 from asynch.store import queue, workers
 from asynch.store.queue import Claim
+from asynch.systemd import NOBODY, Manager
 from asynch.worker import attempt, liveness, outcomes
 from asynch.worker.completer import Completer
 from asynch.worker.hands import Hands
@@ -36,6 +37,8 @@ _SWEEP_SOON_S = 5.0
 #: How long threads may take to notice a cut; after that their tasks are left to the rescue.
 _CUT_S = 3.0
 _TAKE_OVER_MOST = 10_000
+#: What the end may take after the drain: each of its waits has a limit, together they stay below this.
+_END_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Setup:
     tmp: TmpDir
 
 
-def run(setup: Setup, stop: threading.Event) -> None:
+def run(setup: Setup, stop: threading.Event, manager: Manager = NOBODY) -> None:
     """Live until `stop`, then drain. UserError when the lock session goes through a transaction pooler."""
     former: int | None = None
     while not stop.is_set():
@@ -66,11 +69,12 @@ def run(setup: Setup, stop: threading.Event) -> None:
             incarnation = Incarnation(setup)
         except DatabaseDown as exc:
             logger.warning("the database does not answer, will retry", extra={"error": str(exc)})
+            manager.alive()
             stop.wait(0.5)
             continue
         if former is not None:
             incarnation.take_over(former)
-        former = incarnation.live(stop)
+        former = incarnation.live(stop, manager)
 
 
 class Incarnation:
@@ -152,13 +156,16 @@ class Incarnation:
         except DatabaseDown as exc:
             logger.warning("left to the rescue", extra={"worker_id": former, "error": str(exc)})
 
-    def live(self, stop: threading.Event) -> int | None:
+    def live(self, stop: threading.Event, manager: Manager) -> int | None:
         """Work until `stop`, or until the session is lost: then the void id, unless a call may still be open."""
         duties = self._start()
         logger.info("worker ready", extra={"worker_id": self._id, "tmp_host": self._setup.tmp.host_id})
+        manager.ready()
         while not stop.is_set() and not self._lost.is_set():
+            manager.alive()
             self._lost.wait(0.1)
         if not self._lost.is_set():
+            manager.ending(self._setup.drain_timeout_s + _END_S)
             self._drain()
         lost = self._lost.is_set()
         calls_ended = self._end(duties)
