@@ -14,6 +14,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
+from asynch import metrics
 from asynch.processes import PR_SET_PDEATHSIG
 from asynch.settings import Settings
 from asynch.web import auth
@@ -37,6 +38,8 @@ def serve(app_factory: Callable[[], Flask], settings: Settings, *, fd: int | Non
     the process with its own exit code. UserError before it starts when the settings ask for what is not there.
     """
     auth.check_mode(settings)
+    if settings.server.processes > 1:
+        metrics.share_between_processes()
     _Server(app_factory, options(settings, fd)).run()
 
 
@@ -55,6 +58,8 @@ def options(settings: Settings, fd: int | None) -> Mapping[str, Any]:
         "keepalive": KEEPALIVE_S,
         "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108 - beats never wait for a disk
         "post_fork": _die_with_parent,
+        "child_exit": _forget,
+        "on_exit": _clear,
         "control_socket_disable": True,
         "accesslog": None,
         "errorlog": None,
@@ -94,3 +99,11 @@ def _die_with_parent(arbiter: Any, _worker: Any) -> None:
         _libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != arbiter.pid:  # it died before the kernel knew
         os._exit(1)
+
+
+def _forget(_arbiter: Any, worker: Any) -> None:
+    metrics.forget_process(worker.pid)
+
+
+def _clear(_arbiter: Any) -> None:
+    metrics.stop_sharing()

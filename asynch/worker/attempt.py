@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from asynch import metrics
 from asynch.domain import bindings, filetype
 from asynch.domain.states import Phase
 from asynch.errors import (
@@ -220,6 +221,7 @@ def _end_failed_upload(parts: Parts, claim: Claim, exc: Exception) -> None:
         _drop_object(parts, claim)
         logger.error("saved result is gone, the model will be called again", extra={"task_id": claim.task_id})
         return
+    metrics.STORAGE_ERRORS.labels("put").inc()
     parts.completer.write(outcomes.upload_failed(parts.terms, claim, str(exc)))
     reach("failed")
     logger.warning("upload failed", extra={"task_id": claim.task_id, "attempt": claim.attempt, "error": str(exc)})
@@ -237,6 +239,7 @@ def _drop_object(parts: Parts, claim: Claim) -> None:
             parts.storage.delete(claim.saved.key)
             reach("object_removed")
     except (DatabaseDown, StorageError) as exc:
+        metrics.STORAGE_ERRORS.labels("delete").inc(isinstance(exc, StorageError))
         logger.warning("an object may be left behind", extra={"task_id": claim.task_id, "error": str(exc)})
 
 
