@@ -78,6 +78,7 @@ def role(name: str, home: Path, dsn: str, **settings: object) -> Iterator[subpro
     """A process of `asynch` with its settings in the environment."""
     environ = clean_environ(
         ASYNCH_DATA_DIR=str(home),
+        TMPDIR=str(home),
         ASYNCH_SECRETS__KEYS=json.dumps([KEY]),
         ASYNCH_DATABASE__DSN=dsn,
         **{f"ASYNCH_{key}": str(text) for key, text in settings.items()},
@@ -366,10 +367,13 @@ def test_a_scrape_works_without_the_database_and_again_with_it(far: tuple[Live, 
     until(lambda: value(scrape(api.url), "asynch_database_up") == 1)
 
 
-def test_a_scrape_does_not_wait_for_a_database_that_says_nothing(far: tuple[Live, Proxy]) -> None:
+def test_a_scrape_does_not_wait_for_a_database_that_says_nothing(
+    far: tuple[Live, Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "PATIENCE_S", 0.5)
     api, proxy = far
     proxy.stall()
-    answer = requests.get(api.url + "/metrics", timeout=survey.PATIENCE_S + 2)
+    answer = requests.get(api.url + "/metrics", timeout=4)  # libpq alone would try for five
     proxy.resume()
 
     assert value(parsed(answer.text), "asynch_database_up") == 0
@@ -387,12 +391,12 @@ def test_what_can_be_asked_is_told_when_the_rest_cannot(api: Live, pool: db.Pool
     assert value(told, "asynch_oldest_snapshot_seconds") > 0
 
 
-def test_scrapes_in_a_row_ask_the_database_once(api: Live, pool: db.Pool) -> None:
+def test_scrapes_in_a_row_ask_the_database_once(api: Live, pool: db.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "FRESH_S", 60.0)
     first = scrape(api.url)
     add_task(pool, add_model(pool))
 
     assert lanes_of(scrape(api.url)) == lanes_of(first)
-    until(lambda: lanes_of(scrape(api.url)) != lanes_of(first))
 
 
 # -- requests ------------------------------------------------------------------------------------------------------
@@ -441,6 +445,7 @@ def test_processes_of_one_api_answer_as_one(module_dsn: str, tmp_path: Path) -> 
         counts = [value(scrape(url), "asynch_http_requests_total", route="/healthz") for _ in range(10)]
 
     assert counts == [before + 30] * 10
+    assert list(tmp_path.glob("asynch-metrics-*")) == []
 
 
 # -- who may ---------------------------------------------------------------------------------------------------------
