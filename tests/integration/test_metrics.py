@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -120,7 +121,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene_dsn(server_dsn: str, template: str) -> Iterator[str]:
-    name = "asynch_test_metrics_scene"
+    name = f"asynch_test_{uuid.uuid4().hex[:12]}"
     run_on(server_dsn, "CREATE DATABASE {} TEMPLATE {}", name, template)
     yield make_conninfo(server_dsn, dbname=name)
     run_on(server_dsn, "DROP DATABASE {} WITH (FORCE)", name)
