@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from asynch import checks, db, log, wiring
+from asynch import checks, db, log, metrics, wiring
 from asynch.errors import AsynchError, DatabaseDown, UserError
 from asynch.service import keys, schema
 from asynch.settings import Settings, load
@@ -106,6 +106,8 @@ def worker(config: Path | None) -> None:
     settings = _settings(config)
     if not settings.worker.enabled:
         raise UserError("worker.enabled is false")
+    if settings.worker.metrics_port:
+        metrics.serve_worker(settings.worker.metrics_port)
     stop = threading.Event()
     _on_signals(stop.set)
     setup = _patiently(lambda: wiring.worker_setup(settings), stop)

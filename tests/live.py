@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,22 +66,23 @@ def serving(parts: Parts) -> Iterator[Live]:
         server.server_close()
 
 
+def parts_on(pool: db.Pool, home: Path, **sections: Any) -> Parts:
+    """Parts on a database and a directory; sections of the settings may be given."""
+    chosen = settings.build({"data_dir": str(home), **sections})
+    box = SecretBox([KEY])
+    storage = LocalStorage(
+        chosen.files_path,
+        base_url="http://127.0.0.1",
+        signing_key=box.signing_key("files"),
+        url_ttl_s=3600,
+    )
+    return Parts(chosen, pool, box, storage)
+
+
 @pytest.fixture
 def make_parts(pool: db.Pool, tmp_path: Path) -> MakeParts:
-    """Parts on this test's database and directory; sections of the settings may be given."""
-
-    def make(**sections: Any) -> Parts:
-        chosen = settings.build({"data_dir": str(tmp_path), **sections})
-        box = SecretBox([KEY])
-        storage = LocalStorage(
-            chosen.files_path,
-            base_url="http://127.0.0.1",
-            signing_key=box.signing_key("files"),
-            url_ttl_s=3600,
-        )
-        return Parts(chosen, pool, box, storage)
-
-    return make
+    """Parts on this test's database and directory."""
+    return partial(parts_on, pool, tmp_path)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from asynch import db
+from asynch import db, metrics
 from asynch.cleaner.terms import Terms
 from asynch.errors import StorageError
 from asynch.storage import Storage
@@ -24,5 +24,6 @@ def lose(pool: db.Pool, terms: Terms, storage: Storage) -> int:
         try:
             storage.delete(key)
         except StorageError as exc:
+            metrics.STORAGE_ERRORS.labels("delete").inc()
             logger.warning("an object may be left behind", extra={"key": key, "error": str(exc)})
     return len(lost)

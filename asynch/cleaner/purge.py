@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from asynch import db
+from asynch import db, metrics
 from asynch.cleaner.terms import Terms
 from asynch.domain.states import MOVES, Event, State
 from asynch.errors import StorageError
@@ -42,6 +42,7 @@ def _removed(storage: Storage, key: str) -> bool:
         if key:
             storage.delete(key)
     except StorageError:
+        metrics.STORAGE_ERRORS.labels("delete").inc()
         return False
     return True
 

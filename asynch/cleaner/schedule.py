@@ -9,7 +9,7 @@ from functools import partial
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from asynch import db
+from asynch import db, metrics
 from asynch.cleaner.expire import expire
 from asynch.cleaner.leader import Leader
 from asynch.cleaner.lose import lose
@@ -61,13 +61,23 @@ class Cleaner:
     def _do(self, name: str, duty: Callable[[], int]) -> None:
         try:
             for _ in range(_BATCHES):
-                if self._stop.is_set() or not self._leader.leads() or not (done := duty()):
+                if self._stop.is_set() or not self._leads():
+                    return
+                done = duty()
+                metrics.CLEANED.labels(name).inc(done)
+                metrics.CLEANER_RUN.labels(name).set_to_current_time()
+                if not done:
                     return
                 logger.info("cleaned", extra={"duty": name, "rows": done})
         except (DatabaseDown, db.Error) as exc:
             logger.warning("cleaner failed, will retry", extra={"duty": name, "error": str(exc)})
         except Exception:
             logger.exception("cleaner failed", extra={"duty": name})
+
+    def _leads(self) -> bool:
+        leads = self._leader.leads()
+        metrics.CLEANER_LEADS.set(leads)
+        return leads
 
     def start(self) -> None:
         """Begin; the first pass comes after each duty's interval."""
@@ -78,3 +88,4 @@ class Cleaner:
         self._stop.set()
         self._scheduler.shutdown(wait=False)
         self._leader.close()
+        metrics.CLEANER_LEADS.set(0)

@@ -10,10 +10,12 @@ from flask import current_app
 
 from asynch.db import Pool
 from asynch.executors.egress import Policy
+from asynch.metrics import ApiMeter
 from asynch.secretbox import SecretBox
 from asynch.service.announcer import Announcer
 from asynch.service.creation import Creation
 from asynch.service.rooms import Rooms
+from asynch.service.survey import Surveyor
 from asynch.service.tasks import Tasks
 from asynch.settings import Settings
 from asynch.storage import Storage
@@ -39,6 +41,17 @@ class Parts:
         """Creates tasks."""
         op_log = self.settings.op_log
         return Creation(self.pool, Announcer(self.pool), Rooms(), self.settings.queue_timeout, op_log.payloads)
+
+    @cached_property
+    def meter(self) -> ApiMeter:
+        """Counts what this process does."""
+        return ApiMeter()
+
+    @cached_property
+    def surveyor(self) -> Surveyor:
+        """Looks at the whole queue, past any transaction pooler."""
+        database = self.settings.database
+        return Surveyor((database.lock_dsn or database.dsn).get_secret_value())
 
     @cached_property
     def tasks(self) -> Tasks:

@@ -14,9 +14,9 @@ from flask import Blueprint, Flask, Response, g, request
 from flask.json.provider import JSONProvider
 
 from asynch import log
-from asynch.web import Parts, auth, cors, files, health, models, problem, tasks
+from asynch.web import Parts, auth, cors, files, health, metrics, models, problem, tasks
 
-RESOURCES: Sequence[Blueprint] = (health.bp, files.bp, models.bp, tasks.bp)
+RESOURCES: Sequence[Blueprint] = (health.bp, metrics.bp, files.bp, models.bp, tasks.bp)
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
@@ -25,7 +25,7 @@ def create_app(made_of: Parts) -> Flask:
     """The WSGI application. UserError for an auth mode that is not there."""
     app = Flask("asynch", static_folder=None)
     app.extensions["asynch"] = made_of
-    _ = made_of.creation  # one for all threads, so before the first request
+    _ = made_of.creation, made_of.meter, made_of.surveyor  # one for all threads, so before the first request
     app.json = Json(app)
     app.before_request(_begin)
     app.after_request(_finish)
@@ -60,12 +60,14 @@ def _begin() -> None:
     g.since = monotonic()
     g.log_scope = log.bind(request_id=g.request_id)
     g.log_scope.__enter__()
+    metrics.note_begin()
 
 
 def _finish(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    metrics.note_end(response)
     return response
 
 

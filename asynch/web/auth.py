@@ -24,6 +24,10 @@ from asynch.web.bodies import TenantId, Text
 
 #: blueprints without a principal: probes, documentation, and files, whose links are signed
 OPEN = frozenset({"health", "files", "docs"})
+#: blueprints for callers on this machine, and for admins
+LOCAL = frozenset({"metrics"})
+#: a proxy on this machine makes its callers look local; every usual one says that it is there
+_PROXIED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via")
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/]+)(?::[0-9]+)?")
 
@@ -37,14 +41,28 @@ def register(app: Flask, made_of: Parts) -> None:
 
     @app.before_request
     def _authenticate() -> None:
-        if request.blueprint not in OPEN:
-            g.principal = authenticate()
+        if request.blueprint in OPEN or (request.blueprint in LOCAL and _is_local()):
+            return
+        g.principal = authenticate()
+        if request.blueprint in LOCAL and not principal().is_admin:
+            raise Forbidden("This is for admins.")
 
 
 def check_mode(settings: Settings) -> None:
     """UserError for a mode that is not there."""
     if settings.auth.mode not in MODES:
         raise UserError(f"auth.mode = {settings.auth.mode!r}: not available yet, expected none or apikey")
+
+
+def _is_local() -> bool:
+    """Whether the caller is on this machine, and no web page in a browser there."""
+    if not is_loopback(request.remote_addr or "") or any(name in request.headers for name in _PROXIED):
+        return False
+    try:
+        _refuse_web_pages(frozenset())
+    except Forbidden:
+        return False
+    return True
 
 
 def principal() -> Principal:

@@ -114,7 +114,9 @@ def answer(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) ->
 
 
 def _expected(exc: Exception) -> Response:
-    return answer(as_document(exc), kind_of(exc).headers)
+    body = as_document(exc)
+    g.refusal = body["code"]  # for the counters
+    return answer(body, kind_of(exc).headers)
 
 
 def _from_framework(exc: HTTPException) -> Response | HTTPException:

@@ -16,6 +16,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
+from asynch import metrics
 from asynch.processes import PR_SET_PDEATHSIG
 from asynch.settings import Settings
 from asynch.systemd import NOBODY, Manager
@@ -48,6 +49,8 @@ def serve(
     chosen = dict(options(settings, fd))
     if manager.is_there:
         chosen["post_worker_init"] = lambda worker: _watch_start(worker.app.wsgi(), manager)
+    if settings.server.processes > 1:
+        metrics.share_between_processes()
     _Server(app_factory, chosen).run()
 
 
@@ -66,6 +69,8 @@ def options(settings: Settings, fd: int | None) -> Mapping[str, Any]:
         "keepalive": KEEPALIVE_S,
         "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108 - beats never wait for a disk
         "post_fork": _die_with_parent,
+        "child_exit": _forget,
+        "on_exit": _clear,
         "control_socket_disable": True,
         "accesslog": None,
         "errorlog": None,
@@ -117,3 +122,11 @@ def _watch_start(app: Flask, manager: Manager) -> None:
         manager.ready()
 
     threading.Thread(target=watch, name="asynch-start", daemon=True).start()
+
+
+def _forget(_arbiter: Any, worker: Any) -> None:
+    metrics.forget_process(worker.pid)
+
+
+def _clear(_arbiter: Any) -> None:
+    metrics.stop_sharing()

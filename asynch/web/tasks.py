@@ -18,7 +18,7 @@ from asynch.errors import Conflict, InvalidInput, Mistake, Refused, TooLarge
 from asynch.service.creation import Created, Creation, Once
 from asynch.service.tasks import Change, Tasks
 from asynch.store.tasks import NewTask
-from asynch.web import documents, parts
+from asynch.web import documents, metrics, parts
 from asynch.web.auth import caller, named_tenant, principal
 from asynch.web.bodies import checked, read_body, read_json, read_query
 from asynch.web.task_bodies import MAX_BATCH, RAW, Ids, ListIn, ManyIn, TaskIn, WhichTask, number_of
@@ -38,6 +38,7 @@ def create_task() -> ResponseReturnValue:
     task_id = created.results[0]
     if isinstance(task_id, Refused):
         raise task_id
+    metrics.note_created(created)
     headers = {"Location": documents.status_url(str(task_id)), "Retry-After": _ASK_AGAIN}
     return _accepted(task_id, created.replayed), 202, headers | _replayed(created)
 
@@ -48,6 +49,7 @@ def create_task_batch() -> ResponseReturnValue:
     body = read_body(parts().settings.server.max_batch_body)
     values = rawjson.elements(rawjson.decode(body), "tasks", raw=RAW, max_depth=_depth(), max_items=MAX_BATCH)
     created = _creation().create_batch(_creator(), [_item(n, value) for n, value in enumerate(values)], _once(body))
+    metrics.note_created(created)
     listed = [
         {"index": n, "error": documents.refusal(_placed(n, r))}
         if isinstance(r, Refused)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from asynch import metrics
 from asynch.domain import bindings, filetype, sender
 from asynch.domain.states import Phase
 from asynch.errors import (
@@ -238,6 +239,7 @@ def _end_failed_upload(parts: Parts, claim: Claim, exc: Exception) -> None:
         _drop_object(parts, claim, "")
         logger.error("saved result is gone, the model will be called again", extra={"task_id": claim.task_id})
         return
+    metrics.STORAGE_ERRORS.labels("put").inc()
     parts.completer.write(outcomes.upload_failed(parts.terms, claim, str(exc)))
     reach("failed")
     logger.warning("upload failed", extra={"task_id": claim.task_id, "attempt": claim.attempt, "error": str(exc)})
@@ -257,6 +259,7 @@ def _drop_object(parts: Parts, claim: Claim, address: str) -> None:
             parts.storage.delete(address)
             reach("object_removed")
     except (DatabaseDown, StorageError) as exc:
+        metrics.STORAGE_ERRORS.labels("delete").inc(isinstance(exc, StorageError))
         logger.warning("an object may be left behind", extra={"task_id": claim.task_id, "error": str(exc)})
 
 

@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime
 
-from asynch import db
+from asynch import db, metrics
+from asynch.domain.states import Event, Phase
 from asynch.errors import DatabaseDown, SessionLost, StaleClaim
 from asynch.store.queue import Outcome, settle
 
@@ -93,6 +94,7 @@ class Completer:
             return
         for outcome, answer in batch:
             at = written.get((outcome.claim.id, outcome.claim.attempt))
+            _count(outcome, at)
             if at is None:
                 answer.set_exception(StaleClaim(f"{outcome.event.value} of task {outcome.claim.task_id}"))
             else:
@@ -108,3 +110,16 @@ class Completer:
                 logger.warning("outcomes not written, will retry", extra={"tasks": len(outcomes), "error": str(exc)})
                 self._lost.wait(_RETRY_S)
         raise SessionLost("the worker's session ended before the outcome was written")
+
+
+def _count(outcome: Outcome, at: datetime | None) -> None:
+    """Note what became of a claim; `at` is None when it was stale."""
+    claim, code = outcome.claim, outcome.failure.code if outcome.failure else ""
+    event = outcome.event.value if at is not None else "stale"
+    metrics.ATTEMPTS.labels(claim.phase.name.lower(), event, code).inc()
+    if at is None:
+        return
+    if outcome.event is Event.DELIVER:
+        metrics.STORED.observe((at - claim.claimed_at).total_seconds())
+    elif claim.phase is Phase.CALL and outcome.event in (Event.SAVE, Event.FAIL, Event.GIVE_UP):
+        metrics.CALLED.labels(event).observe((at - claim.started_at).total_seconds())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from asynch import db, log
+from asynch import db, log, metrics
 from asynch.errors import CutReason, DatabaseDown, ErrorCode, ExecutorError, SessionLost, StaleClaim
 from asynch.executors import Call
 from asynch.store import queue
@@ -103,6 +103,7 @@ class Hands:
                 logger.warning("uploads not claimed, will retry", extra={"error": str(exc)})
                 self._running.in_doubt.set()  # the claim may be committed, and only its answer lost
                 continue
+            metrics.CLAIMS.labels("upload").inc(len(claims))
             for claim in claims:
                 self._enqueue(Run(claim, Call(_NO_DEADLINE)))
             pause_s = 0.0 if len(claims) == room else _POLL_S

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
-from asynch import db
+from asynch import db, metrics
 from asynch.cleaner.leader import Leader
 from asynch.cleaner.schedule import Cleaner
 from asynch.cleaner.terms import Terms as CleanerTerms
@@ -168,6 +168,7 @@ class Incarnation:
             manager.ending(self._setup.drain_timeout_s + _END_S)
             self._drain()
         lost = self._lost.is_set()
+        metrics.SESSIONS_LOST.inc(lost)
         calls_ended = self._end(duties)
         return self._id if lost and calls_ended else None
 
@@ -180,7 +181,7 @@ class Incarnation:
             tmp=setup.tmp,
             keep=setup.keep,
             max_crashes=setup.max_crashes,
-            free_threads=lambda: max(0, setup.limits.threads - self._running.calls()[0]),
+            free_threads=self._free_threads,
         )
         duties: dict[str, Callable[[], None]] = {
             "poller": self._poll,
@@ -189,6 +190,7 @@ class Incarnation:
             "sweep": self._sweep,
         }
         setup.tmp.look()
+        self._show()
         self._hands.start(self._poller.give_back)
         self._cleaner = self._start_cleaner()
         threads = [threading.Thread(target=duty, name=name, daemon=True) for name, duty in duties.items()]
@@ -197,6 +199,17 @@ class Incarnation:
         for thread in threads:
             thread.start()
         return threads
+
+    def _free_threads(self) -> int:
+        return max(0, self._setup.limits.threads - self._running.calls()[0])
+
+    def _show(self) -> None:
+        tmp = self._setup.tmp
+        metrics.TMP_USED.set_function(lambda: tmp.used_bytes)
+        metrics.TMP_LIMIT.set(tmp.max_bytes)
+        metrics.TMP_BLOCKED.set_function(lambda: bool(tmp.trouble))
+        metrics.CALL_THREADS.set(self._setup.limits.threads)
+        metrics.CALL_THREADS_FREE.set_function(self._free_threads)
 
     def _start_cleaner(self) -> Cleaner | None:
         if self._setup.cleaner is None:

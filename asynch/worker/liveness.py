@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from asynch import db
+from asynch import db, metrics
 from asynch.domain.states import State
 from asynch.errors import CutReason, DatabaseDown, SessionLost
 from asynch.store import queue, workers
@@ -163,5 +163,6 @@ def rescue_dead(pool: db.Pool, me: Self, keep: workers.Retention, *, max_crashes
             queue.announce(conn, {lane for lane, state in found if state is State.PENDING})
             workers.bury(conn, dead.id)
             rescued += len(found)
+            metrics.CLEANED.labels("rescue").inc(len(found))
             logger.warning("rescued the tasks of a dead worker", extra={"worker_id": dead.id, "tasks": len(found)})
     return rescued

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 from time import monotonic
 
-from asynch import db
+from asynch import db, metrics
 from asynch.domain import turns
 from asynch.errors import AsynchError, CutReason, SessionLost
 from asynch.store import queue
@@ -271,6 +271,8 @@ class Poller:
             self._held[slot.lane_id].add(slot.slot)
         for claim in claims:
             claimed[claim.lane_id] += 1
+            metrics.CLAIMS.labels("call").inc()
+            metrics.WAITED.observe(claim.waited_s)
             self._note_turn(claim)
             self._hand_over(claim, slots[claim.lane_id].pop())
         for of_lane in slots.values():

@@ -76,7 +76,7 @@ class TmpDir:
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
         self.path = path
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self.used_bytes = 0
         self._blocked_until = 0.0
         self._block_s = 0.5
@@ -159,8 +159,8 @@ class TmpDir:
             self.used_bytes = sum(size for _, size, _ in self.listing())
             if monotonic() < self._blocked_until:
                 return
-            if self.used_bytes > self._max_bytes:
-                self.trouble = f"{self.used_bytes} bytes in tmp_dir, tmp_max is {self._max_bytes}"
+            if self.used_bytes > self.max_bytes:
+                self.trouble = f"{self.used_bytes} bytes in tmp_dir, tmp_max is {self.max_bytes}"
                 return
             self._probe()
             self.trouble = ""

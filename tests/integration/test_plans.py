@@ -21,7 +21,7 @@ from asynch.db import Row
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import Phase, State
 from asynch.store import models as model_store
-from asynch.store import queue, workers
+from asynch.store import queue, survey, workers
 from asynch.store import tasks as store
 from asynch.store.queue import Claim, Saved, Target
 from asynch.store.tasks import NewTask, TaskFilter
@@ -124,6 +124,8 @@ OF_WORKERS: dict[str, tuple[Use, set[str]]] = {
     "purge": (lambda c: [queue.purge(c, state=s, most=1000) for s in (2, 3, 4, 5)], {WAKE, KEY}),
     "purge of some": (lambda c: queue.purge(c, state=4, most=1000, ids=IDS), {WAKE, KEY}),
     "purgeable": (lambda c: queue.purgeable(c, state=4, most=1000), {WAKE}),
+    "waiting": (survey.waiting, {QUEUE}),
+    "in_hand": (survey.in_hand, {RUNNING, UPLOAD, WAKE}),
     "cancelled_claims": (
         lambda c: workers.cancelled_claims(c, worker_id=1, tasks=[(1, i) for i in IDS]), {KEY},
     ),
