@@ -1,21 +1,31 @@
 -- Tasks: their creation, and all reading of them.
 
 -- insert_tasks --
-INSERT INTO asynch_task (id, tenant_id, lane_id, model_name, creator, updater, rank, enqueue_at, wake_at,
-    queue_timeout_seconds, expire_notice_seconds, biz_name, client_ref, metadata, input_ref, request_payload, callback_url,
-    trace_context)
-SELECT t.id, %(tenant_id)s, t.lane_id, t.model_name, %(creator)s, %(creator)s, t.rank,
-       d.due, d.due + make_interval(secs => coalesce(t.queue_timeout_s, %(queue_timeout_s)s::float8)),
-       t.queue_timeout_s, t.expire_notice_s, t.biz_name, t.client_ref, t.metadata, t.input_ref, t.request_payload,
-       t.callback_url, %(trace_context)s
-FROM unnest(%(ids)s::bigint[], %(lanes)s::int[], %(names)s::text[], %(ranks)s::smallint[], %(delays)s::float8[],
-            %(not_befores)s::timestamptz[], %(queue_timeouts)s::int[], %(notices)s::int[], %(biz_names)s::text[],
-            %(client_refs)s::text[], %(metadatas)s::text[], %(input_refs)s::text[], %(payloads)s::text[],
-            %(callbacks)s::text[])
-     AS t(id, lane_id, model_name, rank, delay_s, not_before, queue_timeout_s, expire_notice_s, biz_name, client_ref,
-          metadata, input_ref, request_payload, callback_url)
-CROSS JOIN LATERAL (
-    SELECT greatest(now(), coalesce(t.not_before, now() + make_interval(secs => t.delay_s))) AS due) d
+-- Statistics ride along, one row a bizName; the system's own tasks count for nobody.
+WITH created AS (
+    INSERT INTO asynch_task (id, tenant_id, lane_id, model_name, creator, updater, rank, enqueue_at, wake_at,
+        queue_timeout_seconds, expire_notice_seconds, biz_name, client_ref, metadata, input_ref, request_payload, callback_url,
+        trace_context)
+    SELECT t.id, %(tenant_id)s, t.lane_id, t.model_name, %(creator)s, %(creator)s, t.rank,
+           d.due, d.due + make_interval(secs => coalesce(t.queue_timeout_s, %(queue_timeout_s)s::float8)),
+           t.queue_timeout_s, t.expire_notice_s, t.biz_name, t.client_ref, t.metadata, t.input_ref, t.request_payload,
+           t.callback_url, %(trace_context)s
+    FROM unnest(%(ids)s::bigint[], %(lanes)s::int[], %(names)s::text[], %(ranks)s::smallint[], %(delays)s::float8[],
+                %(not_befores)s::timestamptz[], %(queue_timeouts)s::int[], %(notices)s::int[], %(biz_names)s::text[],
+                %(client_refs)s::text[], %(metadatas)s::text[], %(input_refs)s::text[], %(payloads)s::text[],
+                %(callbacks)s::text[])
+         AS t(id, lane_id, model_name, rank, delay_s, not_before, queue_timeout_s, expire_notice_s, biz_name, client_ref,
+              metadata, input_ref, request_payload, callback_url)
+    CROSS JOIN LATERAL (
+        SELECT greatest(now(), coalesce(t.not_before, now() + make_interval(secs => t.delay_s))) AS due) d
+    RETURNING lane_id, biz_name
+), counted AS (
+    SELECT c.biz_name, c.lane_id, count(*) AS n FROM created c GROUP BY c.biz_name, c.lane_id
+)
+INSERT INTO asynch_biz_tally (day, tenant_id, creator, biz_name, request_count)
+SELECT (now() AT TIME ZONE %(timezone)s)::date, %(tenant_id)s, %(creator)s, c.biz_name, sum(c.n)
+FROM counted c JOIN asynch_models m ON m.lane_id = c.lane_id AND m.kind = 'model'
+GROUP BY c.biz_name
 
 -- insert_op_logs --
 INSERT INTO asynch_op_log (tenant_id, creator, updater, ip, user_agent, api_path, http_method, biz_name, model_name, task_id,

@@ -135,9 +135,15 @@ def share_lanes(conn: Connection, lanes: Sequence[int]) -> None:
 
 
 def insert_tasks(
-    conn: Connection, tasks: Sequence[tuple[int, int, NewTask]], *, tenant_id: int, creator: str, queue_timeout_s: float
+    conn: Connection,
+    tasks: Sequence[tuple[int, int, NewTask]],
+    *,
+    tenant_id: int,
+    creator: str,
+    queue_timeout_s: float,
+    timezone: str,
 ) -> None:
-    """Insert (id, lane id, task) rows, all for one tenant."""
+    """Insert (id, lane id, task) rows, all for one tenant, and count them under the day in `timezone`."""
     each = [task for _, _, task in tasks]
     db.run(
         conn,
@@ -145,6 +151,7 @@ def insert_tasks(
         tenant_id=tenant_id,
         creator=creator,
         queue_timeout_s=queue_timeout_s,
+        timezone=timezone,
         trace_context="",
         ids=[task_id for task_id, _, _ in tasks],
         lanes=[lane for _, lane, _ in tasks],

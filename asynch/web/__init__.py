@@ -37,8 +37,11 @@ class Parts:
     @cached_property
     def creation(self) -> Creation:
         """Creates tasks."""
-        op_log = self.settings.op_log
-        return Creation(self.pool, Announcer(self.pool), Rooms(), self.settings.queue_timeout, op_log.payloads)
+        chosen = self.settings
+        announcer = Announcer(self.pool)
+        return Creation(
+            self.pool, announcer, Rooms(), chosen.queue_timeout, chosen.op_log.payloads, chosen.server.timezone
+        )
 
     @cached_property
     def tasks(self) -> Tasks:

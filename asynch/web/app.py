@@ -14,9 +14,9 @@ from flask import Blueprint, Flask, Response, g, request
 from flask.json.provider import JSONProvider
 
 from asynch import log
-from asynch.web import Parts, auth, cors, files, health, models, problem, tasks
+from asynch.web import Parts, auth, cors, files, health, models, oplog, problem, stats, tasks, workers
 
-RESOURCES: Sequence[Blueprint] = (health.bp, files.bp, models.bp, tasks.bp)
+RESOURCES: Sequence[Blueprint] = (health.bp, files.bp, models.bp, tasks.bp, stats.bp, oplog.bp, workers.bp)
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
