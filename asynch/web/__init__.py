@@ -8,13 +8,15 @@ from typing import cast
 
 from flask import current_app
 
-from asynch.db import Pool
+from asynch.db import Pool, dsn_of
 from asynch.executors.egress import Policy
+from asynch.executors.http import HttpExecutor
 from asynch.secretbox import SecretBox
 from asynch.service.announcer import Announcer
 from asynch.service.creation import Creation
 from asynch.service.rooms import Rooms
 from asynch.service.tasks import Tasks
+from asynch.service.trial import Trials
 from asynch.settings import Settings
 from asynch.storage import Storage
 
@@ -41,6 +43,21 @@ class Parts:
         announcer = Announcer(self.pool)
         return Creation(
             self.pool, announcer, Rooms(), chosen.queue_timeout, chosen.op_log.payloads, chosen.server.timezone
+        )
+
+    @cached_property
+    def trials(self) -> Trials:
+        """Tests models."""
+        chosen = self.settings
+        return Trials(
+            pool=self.pool,
+            lock_dsn=chosen.database.lock_dsn.get_secret_value() or dsn_of(self.pool),
+            executor=HttpExecutor(self.model_policy),
+            box=self.box,
+            longest_s=chosen.longest,
+            timezone=chosen.server.timezone,
+            users_manage=chosen.auth.users_manage_models,
+            log_payloads=chosen.op_log.payloads,
         )
 
     @cached_property

@@ -25,7 +25,7 @@ def create_app(made_of: Parts) -> Flask:
     """The WSGI application. UserError for an auth mode that is not there."""
     app = Flask("asynch", static_folder=None)
     app.extensions["asynch"] = made_of
-    _ = made_of.creation  # one for all threads, so before the first request
+    _ = made_of.creation, made_of.trials  # one for all threads, so before the first request
     app.json = Json(app)
     app.before_request(_begin)
     app.after_request(_finish)
