@@ -18,6 +18,11 @@ CREATE OR REPLACE FUNCTION asynch_new_id() RETURNS bigint LANGUAGE sql VOLATILE 
            | (nextval('asynch_id') & 4194303)
 $$;
 
+-- The least id of this time. It cuts a search by time short, as ids are found by their order and times are not.
+CREATE OR REPLACE FUNCTION asynch_id_at(t timestamptz) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT greatest(0, least((extract(epoch FROM t) * 1000)::bigint - 1700000000000, 2199023255551)) << 22
+$$;
+
 -- A time as HTTP tells it: RFC 3339, UTC, milliseconds.
 CREATE OR REPLACE FUNCTION asynch_time(t timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT to_char(t AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
@@ -216,6 +221,11 @@ CREATE TABLE IF NOT EXISTS asynch_op_log (
 );
 -- Tells a task that was purged from one that never was.
 CREATE INDEX IF NOT EXISTS asynch_op_log_purged ON asynch_op_log (tenant_id, task_id) WHERE op_type = 'purgeTask';
+-- Finds the rows of one task, of all there are.
+CREATE INDEX IF NOT EXISTS asynch_op_log_task ON asynch_op_log (tenant_id, task_id, id) WHERE op_type <> 'purgeTask' AND task_id <> '';
+-- Finds what was refused, and what was changed: a handful among the millions that only tell of a task.
+CREATE INDEX IF NOT EXISTS asynch_op_log_refused ON asynch_op_log (tenant_id, id) WHERE success = 0;
+CREATE INDEX IF NOT EXISTS asynch_op_log_rare ON asynch_op_log (tenant_id, id) WHERE op_type NOT IN ('createTask', 'purgeTask');
 -- Forgets what is older than op_log_retention, at the price of a few bytes a thousand rows.
 CREATE INDEX IF NOT EXISTS asynch_op_log_age ON asynch_op_log USING brin (created_at);
 
@@ -233,6 +243,33 @@ CREATE TABLE IF NOT EXISTS asynch_model_stat (
 ) WITH (fillfactor = 50);
 -- One row a day, tenant, creator and model; the claim adds to it.
 CREATE UNIQUE INDEX IF NOT EXISTS asynch_model_stat_key ON asynch_model_stat (day, tenant_id, creator, model_name);
+-- Lists a tenant's days, whatever the other tenants have.
+CREATE INDEX IF NOT EXISTS asynch_model_stat_tenant ON asynch_model_stat (tenant_id, day);
+
+-- Tasks created, as asynch_model_stat counts calls.
+CREATE TABLE IF NOT EXISTS asynch_biz_stat (
+    id            bigint PRIMARY KEY DEFAULT asynch_new_id(),
+    day           date NOT NULL,
+    tenant_id     bigint NOT NULL,
+    creator       text NOT NULL DEFAULT '',
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    updated_at    timestamptz NOT NULL DEFAULT now(),
+    biz_name      text NOT NULL,
+    request_count bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+CREATE UNIQUE INDEX IF NOT EXISTS asynch_biz_stat_key ON asynch_biz_stat (tenant_id, day, creator, biz_name);
+
+-- What was created since the cleaner last added it to asynch_biz_stat: a row a transaction and bizName, never changed.
+-- 16 creators that add to one row wait for each other's commit: 0.2 to 0.4 of the tasks a second of no counting at all.
+-- 32 rows to choose from came to 0.9, but to 0.4 under an open snapshot, where each update passes all versions before it.
+-- Rows of their own cost no more than 0.1 of it either way.
+CREATE TABLE IF NOT EXISTS asynch_biz_tally (
+    day           date NOT NULL,
+    tenant_id     bigint NOT NULL,
+    creator       text NOT NULL,
+    biz_name      text NOT NULL,
+    request_count bigint NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
 INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '2')
 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE asynch_meta.value::integer < excluded.value::integer;

@@ -127,6 +127,11 @@ def open_small_pool(dsn: str, *, name: str) -> Pool:
     return open_pool(dsn, size=1, name=name)
 
 
+def dsn_of(pool: Pool) -> str:
+    """Where a pool connects to, for a session beside it."""
+    return pool.conninfo if isinstance(pool.conninfo, str) else pool.conninfo()
+
+
 def open_session(dsn: str, *, name: str, lines: Lines | None = None) -> Connection:
     """One pinned autocommit connection of its own, for advisory locks and LISTEN. Raises DatabaseDown."""
     with wrapped():

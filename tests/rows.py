@@ -45,7 +45,18 @@ def module_dsn(server_dsn: str, template: str) -> Iterator[str]:
 def emptied_dsn(module_dsn: str) -> str:
     """The module's database without a row; for the `dsn` of a module that needs no more than that."""
     with psycopg.connect(module_dsn, autocommit=True) as conn:
-        tables = ("task", "models", "worker", "host", "op_log", "model_stat", "idempotency", "key")
+        tables = (
+            "task",
+            "models",
+            "worker",
+            "host",
+            "op_log",
+            "model_stat",
+            "biz_stat",
+            "biz_tally",
+            "idempotency",
+            "key",
+        )
         conn.execute("; ".join(f"DELETE FROM asynch_{table}" for table in tables).encode())
     return module_dsn
 
@@ -71,6 +82,7 @@ def add_tasks(
             tenant_id=tenant_id,
             creator=creator,
             queue_timeout_s=QUEUE_TIMEOUT_S,
+            timezone="UTC",
         )
     return ids
 

@@ -11,6 +11,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from asynch import db, metrics
 from asynch.cleaner.expire import expire
+from asynch.cleaner.fold import fold
 from asynch.cleaner.leader import Leader
 from asynch.cleaner.lose import lose
 from asynch.cleaner.purge import forget, purge
@@ -44,6 +45,7 @@ class Cleaner:
         self._every(seldom, "lose", partial(lose, pool, terms, storage))
         self._every(seldom, "purge", partial(purge, pool, terms, storage, self._stop.is_set))
         self._every(seldom, "forget", partial(forget, pool, terms))
+        self._every(seldom, "fold", partial(fold, pool, terms))
         self._every(_SWEEP_EVERY_S, "sweep", partial(storage.sweep, _LEFT_BEHIND_S))
 
     def _every(self, seconds: float, name: str, duty: Callable[[], int]) -> None:

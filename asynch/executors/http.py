@@ -6,8 +6,8 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from errno import ENOSPC
@@ -44,11 +44,24 @@ class HttpExecutor:
 
         The wall clock is the caller's: `call.cut(TIMEOUT)` at the deadline ends the call in any stage.
         """
+        with self._answer(order, call) as answer:
+            if not 200 <= answer.status_code < 300:
+                raise _refusal(answer)
+            _receive(answer, order, out)
+
+    def probe(self, order: Order, out: BinaryIO, call: Call, heard: Callable[[int, str], None]) -> None:
+        """As `run` for an answer of any status; `heard` is told the status and the type it claims before its body."""
+        with self._answer(order, call) as answer:
+            heard(answer.status_code, answer.headers.get("Content-Type", ""))
+            _receive(answer, order, out)
+
+    @contextmanager
+    def _answer(self, order: Order, call: Call) -> Iterator[requests.Response]:
         call.check()
         session = self._session()
         try:
             with session.serving(call), closing(_send(session, order)) as answer:
-                _receive(answer, order, out)
+                yield answer
         except ExecutorError:
             call.check()
             raise
@@ -134,8 +147,6 @@ def _after_gap(text: str, at: int) -> int:
 
 
 def _receive(answer: requests.Response, order: Order, out: BinaryIO) -> None:
-    if not 200 <= answer.status_code < 300:
-        raise _refusal(answer)
     body = answer.raw
     left = order.max_bytes
     if (body.length_remaining or 0) > left:

@@ -53,6 +53,7 @@ class Creation:
     rooms: Rooms
     queue_timeout_s: float
     log_payloads: bool
+    timezone: str  #: of the day a task counts under
 
     def create(self, caller: Caller, item: NewTask | Refused, once: Once | None) -> Created:
         """Create one task, or raise the Refused that says why not, which is noted in the op log.
@@ -101,6 +102,7 @@ class Creation:
                 creator=caller.principal.user,
                 queue_timeout_s=self.queue_timeout_s,
                 upload_headers=caller.upload_headers,
+                timezone=self.timezone,
             )
             self._note(conn, caller, results, items)
             if once is not None:

@@ -68,6 +68,12 @@ FROM unnest(%(names)s::text[], %(tenants)s::bigint[], %(ids)s::bigint[], %(attem
 JOIN asynch_task t ON t.tenant_id = f.tenant_id AND t.id = f.id
 WHERE t.tmp_file = f.name OR (t.state + 0 = 1 AND t.attempt = f.attempt)
 
+-- list_workers --
+-- The living: heard of lately, and their locks are held. A lock taken here goes with the statement.
+SELECT w.id, w.host, w.pid, w.tmp_host, w.threads, w.started_at, w.seen_at, w.info FROM asynch_worker w
+WHERE w.dead_at IS NULL AND w.seen_at > now() - interval '20 seconds' AND NOT pg_try_advisory_xact_lock_shared(w.id)
+ORDER BY w.id
+
 -- own_claims --
 SELECT t.id, t.attempt FROM asynch_task t WHERE t.state = 1 AND t.worker_id = %(worker_id)s
 

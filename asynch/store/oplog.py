@@ -1,18 +1,22 @@
-"""The op log: who did what, written in the transaction of what it records."""
+"""The op log: who did what, written in the transaction of what it records, and found again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from time import monotonic
+from typing import Any
 
 import orjson
 
 from asynch import db
-from asynch.db import Connection
+from asynch.db import Connection, Row
 from asynch.domain.principal import Caller
 
 _INT4_MAX = 2**31 - 1
+#: Of these there are as many as tasks; of all others a handful, which an index of their own finds.
+_BULK = ("createTask", "purgeTask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +50,34 @@ def insert_op_logs(conn: Connection, caller: Caller, op_type: str, operations: S
         cost_ms=min(cost_ms, _INT4_MAX),
         operations=orjson.dumps(operations).decode(),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class OpFilter:
+    """What the op log may be narrowed by; None narrows nothing, a text is contained, a task id is the whole one."""
+
+    op_type: str | None = None
+    biz_name: str | None = None
+    model_name: str | None = None
+    task_id: str | None = None
+    creator: str | None = None
+    success: int | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+
+
+def list_op_logs(
+    conn: Connection, *, tenant_id: int, wanted: OpFilter, limit: int, offset: int, cap: int
+) -> tuple[list[Row], int]:
+    """A page, newest first, and how many rows there are in all, counted up to `cap`."""
+    params: dict[str, Any] = {"tenant_id": tenant_id, **asdict(wanted), "ids": None}
+    if (task_id := params.pop("task_id")) is not None:
+        of_task = db.rows(conn, "op_logs_of_task", tenant_id=tenant_id, task_id=task_id, most=cap)
+        if not of_task:
+            return [], 0
+        params["ids"] = [r["id"] for r in of_task]
+    params["rare"] = wanted.op_type is not None and not any(wanted.op_type in name for name in _BULK)
+    found = db.rows(conn, "list_op_logs", **params, limit=limit, offset=offset)
+    if len(found) < limit and (found or not offset):  # the end: of few rows among millions no second search
+        return found, min(offset + len(found), cap)
+    return found, db.one(conn, "count_op_logs", **params, cap=cap)["total"]

@@ -15,6 +15,9 @@ from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import MOVES, Event, Phase
 from asynch.errors import SessionLost
 
+#: Slots of a worker that ended abnormally are used again after this; a living one has cut its calls by then.
+MOURNING_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Lane:

@@ -141,15 +141,20 @@ def insert_tasks(
     tenant_id: int,
     creator: str,
     queue_timeout_s: float,
+    timezone: str,
     upload_headers: str = "",
 ) -> None:
-    """Insert (id, lane id, task) rows, all for one tenant and with the same sealed headers."""
+    """Insert (id, lane id, task) rows, all for one tenant and with the same sealed headers.
+
+    They count under the day in `timezone`.
+    """
     db.run(
         conn,
         "insert_tasks",
         tenant_id=tenant_id,
         creator=creator,
         queue_timeout_s=queue_timeout_s,
+        timezone=timezone,
         trace_context="",
         upload_headers=upload_headers,
         tasks=orjson.dumps([_record(task_id, lane_id, task) for task_id, lane_id, task in tasks]).decode(),

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from asynch import db
-from asynch.db import Connection
+from asynch.db import Connection, Row
 from asynch.domain.states import State
 from asynch.errors import DatabaseDown
 
@@ -52,6 +52,11 @@ def beat(conn: Connection, *, worker_id: int, tmp_host: str, host: str, info: Ma
     """Say that this worker lives; False when others have declared it dead."""
     told = orjson.dumps(info).decode()
     return db.row(conn, "beat", worker_id=worker_id, tmp_host=tmp_host, host=host, info=told) is not None
+
+
+def list_workers(conn: Connection) -> list[Row]:
+    """The living, oldest first, each with what it last said of itself."""
+    return db.rows(conn, "list_workers")
 
 
 def terminate_silent(conn: Connection, *, worker_id: int, silence_s: float) -> list[int]:

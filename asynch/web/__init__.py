@@ -8,8 +8,9 @@ from typing import cast
 
 from flask import current_app
 
-from asynch.db import Pool
+from asynch.db import Pool, dsn_of
 from asynch.executors.egress import Policy
+from asynch.executors.http import HttpExecutor
 from asynch.metrics import ApiMeter
 from asynch.secretbox import SecretBox
 from asynch.service.announcer import Announcer
@@ -17,6 +18,7 @@ from asynch.service.creation import Creation
 from asynch.service.rooms import Rooms
 from asynch.service.survey import Surveyor
 from asynch.service.tasks import Tasks
+from asynch.service.trial import Trials
 from asynch.settings import Settings
 from asynch.storage import Storage
 
@@ -39,8 +41,26 @@ class Parts:
     @cached_property
     def creation(self) -> Creation:
         """Creates tasks."""
-        op_log = self.settings.op_log
-        return Creation(self.pool, Announcer(self.pool), Rooms(), self.settings.queue_timeout, op_log.payloads)
+        chosen = self.settings
+        announcer = Announcer(self.pool)
+        return Creation(
+            self.pool, announcer, Rooms(), chosen.queue_timeout, chosen.op_log.payloads, chosen.server.timezone
+        )
+
+    @cached_property
+    def trials(self) -> Trials:
+        """Tests models."""
+        chosen = self.settings
+        return Trials(
+            pool=self.pool,
+            lock_dsn=chosen.database.lock_dsn.get_secret_value() or dsn_of(self.pool),
+            executor=HttpExecutor(self.model_policy),
+            box=self.box,
+            longest_s=chosen.longest,
+            timezone=chosen.server.timezone,
+            users_manage=chosen.auth.users_manage_models,
+            log_payloads=chosen.op_log.payloads,
+        )
 
     @cached_property
     def meter(self) -> ApiMeter:

@@ -14,9 +14,11 @@ from flask import Blueprint, Flask, Response, g, request
 from flask.json.provider import JSONProvider
 
 from asynch import log
-from asynch.web import Parts, auth, cors, files, health, metrics, models, problem, tasks
+from asynch.web import Parts, auth, cors, files, health, metrics, models, oplog, problem, stats, tasks, workers
 
-RESOURCES: Sequence[Blueprint] = (health.bp, metrics.bp, files.bp, models.bp, tasks.bp)
+RESOURCES: Sequence[Blueprint] = (
+    health.bp, metrics.bp, files.bp, models.bp, tasks.bp, stats.bp, oplog.bp, workers.bp,
+)  # fmt: skip
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
@@ -25,7 +27,7 @@ def create_app(made_of: Parts) -> Flask:
     """The WSGI application. UserError for an auth mode that is not there."""
     app = Flask("asynch", static_folder=None)
     app.extensions["asynch"] = made_of
-    _ = made_of.creation, made_of.meter, made_of.surveyor  # one for all threads, so before the first request
+    _ = made_of.creation, made_of.trials, made_of.meter, made_of.surveyor  # one for all threads, so made now
     app.json = Json(app)
     app.before_request(_begin)
     app.after_request(_finish)

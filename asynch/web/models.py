@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import codecs
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -9,12 +11,28 @@ from flask import Blueprint
 from flask.typing import ResponseReturnValue
 from pydantic import BeforeValidator, Field, model_validator
 
+from asynch.domain import rawjson
 from asynch.domain.bindings import MAX_BASE_URL, MAX_BINDINGS
+from asynch.domain.rawjson import RawJson
 from asynch.service.models import ModelKey, Registry
+from asynch.service.trial import HEAD_BYTES, Answer
 from asynch.store.models import Model
 from asynch.web import parts
 from asynch.web.auth import caller, named_tenant, principal
-from asynch.web.bodies import INT4_MAX, INT8_MAX, Body, Flag, Id, Page, TenantId, Text, read_json, read_query
+from asynch.web.bodies import (
+    INT4_MAX,
+    INT8_MAX,
+    Body,
+    Flag,
+    Id,
+    Page,
+    TenantId,
+    Text,
+    checked,
+    read_body,
+    read_json,
+    read_query,
+)
 
 bp = Blueprint("models", __name__, url_prefix="/model")
 
@@ -118,6 +136,13 @@ class Search(Body):
     kind: Literal["model", "webhook", "processor", "broker"] | None = None
 
 
+class Trial(Body):
+    """testModel."""
+
+    id: Id
+    request_payload: RawJson | None = None
+
+
 def registry() -> Registry:
     """The use cases of models with this installation's parts."""
     made_of = parts()
@@ -174,6 +199,38 @@ def list_model() -> ResponseReturnValue:
         tenant_id, kind=kind, name=body.model_name, limit=body.page.page_size, offset=body.page.offset
     )
     return {"list": [_shown(model, models) for model in found], "total": total}
+
+
+@bp.post("/testModel")
+def test_model() -> ResponseReturnValue:
+    """Call a model once and tell what it answered; 200 whatever that was."""
+    settings = parts().settings
+    values = rawjson.members(
+        rawjson.decode(read_body(settings.server.max_body)),
+        raw=frozenset({"requestPayload"}),
+        max_depth=settings.limits.max_payload_depth,
+    )
+    asked = checked(Trial, values)
+    payload = asked.request_payload.text if asked.request_payload else None
+    return _tried(parts().trials.run(caller(), asked.id, None if payload == "null" else payload))
+
+
+def _tried(answer: Answer) -> dict[str, Any]:
+    head, error = answer.head[:HEAD_BYTES], answer.error
+    try:  # a character cut off at the end is forgiven
+        text = codecs.getincrementaldecoder("utf-8")().decode(head, final=answer.size <= HEAD_BYTES)
+        told = {"head": text, "headEncoding": "utf-8"}
+    except UnicodeDecodeError:
+        told = {"head": base64.b64encode(head).decode(), "headEncoding": "base64"}
+    return {
+        "status": answer.status,
+        "seconds": round(answer.seconds, 3),
+        "contentType": answer.content_type[:256],
+        "fileType": answer.file_type if answer.status else "",
+        "size": answer.size,
+        **told,
+        "error": {"code": error.code, "detail": error.detail, "retryable": error.transient} if error else None,
+    }
 
 
 def _shown(model: Model, models: Registry) -> dict[str, Any]:

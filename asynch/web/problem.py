@@ -51,7 +51,7 @@ TABLE: Mapping[type[Exception], Kind] = {
     Gone: Kind(410, "No longer there"),
     TooLarge: Kind(413, "The body is too large"),
     InvalidInput: Kind(422, "The input is not valid"),
-    QueueFull: Kind(429, "The queue is full", {"Retry-After": "5"}),
+    QueueFull: Kind(429, "Too much at once", {"Retry-After": "5"}),
     DatabaseDown: Kind(503, "The database does not answer", {"Retry-After": "2"}),
     StorageError: Kind(503, "The storage does not answer", {"Retry-After": "5"}),
 }

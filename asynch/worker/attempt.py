@@ -14,7 +14,6 @@ from asynch.errors import (
     CallCut,
     CutReason,
     DatabaseDown,
-    ErrorCode,
     ExecutorError,
     SessionLost,
     StaleClaim,
@@ -23,6 +22,7 @@ from asynch.errors import (
 )
 from asynch.executors import Call, Executor, Order
 from asynch.secretbox import SecretBox, SecretError
+from asynch.service.targets import bound_headers
 from asynch.storage import Storage
 from asynch.store.queue import Claim, Saved
 from asynch.worker import outcomes
@@ -97,11 +97,6 @@ def _call(parts: Parts, claim: Claim, call: Call) -> Saved:
 
 def _order(parts: Parts, claim: Claim) -> Order:
     target = claim.target
-    try:
-        bound = parts.box.open(claim.tenant_id, "api_key", target.api_key) if target.api_key else ""
-        headers = bindings.parse(bound) if bound else {}
-    except (SecretError, ValueError) as exc:
-        raise ExecutorError(ErrorCode.INTERNAL, "the model's apiKey cannot be read", transient=False) from exc
     return Order(
         task_id=claim.task_id,
         attempt=claim.attempt,
@@ -109,7 +104,7 @@ def _order(parts: Parts, claim: Claim) -> Order:
         method=target.method,
         payload=claim.payload,
         input_ref=claim.input_ref,
-        headers=headers,
+        headers=bound_headers(parts.box, claim.tenant_id, target.api_key),
         timeout_s=target.timeout_s,
         max_bytes=target.max_bytes,
     )

@@ -7,12 +7,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from asynch import db, metrics
 from asynch.domain.states import State
 from asynch.errors import CutReason, DatabaseDown, SessionLost
 from asynch.store import queue, workers
-from asynch.worker.poller import MOURNING_S, SILENCE_S, Poller
+from asynch.store.queue import MOURNING_S, Claim
+from asynch.worker.outcomes import rfc3339
+from asynch.worker.poller import SILENCE_S, Poller
 from asynch.worker.running import Running
 from asynch.worker.tmpdir import TmpDir
 
@@ -23,6 +26,8 @@ BEAT_S = 2.0
 FROZEN_S = 15.0
 _WATCH_S = 0.1
 _RESCUE_BATCH = 1000
+#: Tasks that a worker names in its beat; of the rest it tells how many.
+NAMED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +138,10 @@ class Beat:
             self._running.in_doubt.clear()
 
     def _say(self, conn: db.Connection) -> None:
+        in_hand = sorted(self._running.all(), key=lambda r: r.claim.claimed_at)
         info = {
-            "running": [r.claim.task_id for r in self._running.all()],
+            "running": [_named(r.claim) for r in in_hand[:NAMED]],
+            "runningTotal": len(in_hand),
             "freeThreads": self._free_threads(),
             "tmpBytes": self._tmp.used_bytes,
             "trouble": self._tmp.trouble,
@@ -143,6 +150,17 @@ class Beat:
         if not workers.beat(conn, worker_id=me.worker_id, tmp_host=me.tmp_host, host=me.host, info=info):
             raise SessionLost("declared dead by another worker")
         self._beaten_at = monotonic()
+
+
+def _named(claim: Claim) -> dict[str, Any]:
+    """A task in hand, as listWorker tells it."""
+    return {
+        "taskId": claim.task_id,
+        "tenantId": str(claim.tenant_id),
+        "modelName": claim.model_name,
+        "phase": claim.phase.value,
+        "since": rfc3339(claim.claimed_at),
+    }
 
 
 def rescue_dead(pool: db.Pool, me: Self, keep: workers.Retention, *, max_crashes: int) -> int:

@@ -18,14 +18,12 @@ from asynch import db, metrics
 from asynch.domain import turns
 from asynch.errors import AsynchError, CutReason, SessionLost
 from asynch.store import queue
-from asynch.store.queue import Claim, Lane, Slot
+from asynch.store.queue import MOURNING_S, Claim, Lane, Slot
 from asynch.worker.running import Running
 from asynch.worker.tmpdir import TmpDir
 
 logger = logging.getLogger(__name__)
 
-#: Slots of a worker that ended abnormally are used again after this; a living one has cut its calls by then.
-MOURNING_S = 1.0
 #: A session that has not answered for this long is taken for lost, well before others take its slots.
 SILENCE_S = 8.0
 #: A session without a question is asked one after this: idle or busy, its loss must be noticed.

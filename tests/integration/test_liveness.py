@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
@@ -103,8 +104,27 @@ def test_a_beat_says_that_worker_and_host_live_and_what_they_do(
 
     (row,) = all_rows(pool, "SELECT seen_at > now() - interval '1 min' AS fresh, info FROM asynch_worker")
     assert row["fresh"]
-    assert row["info"] == {"running": ["5"], "freeThreads": 5, "tmpBytes": 0, "trouble": ""}
+    assert row["info"] == {
+        "running": [
+            {"taskId": "5", "tenantId": "1", "modelName": "m", "phase": 0, "since": "2026-01-02T03:04:05.678Z"},
+        ],
+        "runningTotal": 1, "freeThreads": 5, "tmpBytes": 0, "trouble": "",
+    }  # fmt: skip
     assert all_rows(pool, "SELECT seen_at > now() - interval '1 min' AS fresh FROM asynch_host") == [{"fresh": True}]
+
+
+def test_a_beat_names_a_hundred_tasks_at_most_and_those_it_has_longest(
+    beat: Beat, pool: db.Pool, me: Worker, running: Running
+) -> None:
+    now = a_claim().claimed_at
+    for n in range(103):
+        in_hand(running, a_claim(id=n + 1, worker_id=me.id, claimed_at=now - timedelta(seconds=n)))
+
+    beat.once()
+
+    (row,) = all_rows(pool, "SELECT info FROM asynch_worker")
+    assert [task["taskId"] for task in row["info"]["running"]] == [str(n) for n in range(103, 3, -1)]
+    assert row["info"]["runningTotal"] == 103
 
 
 def test_a_worker_given_up_by_others_hears_of_it(beat: Beat, me: Worker) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
 import psycopg
@@ -21,9 +21,11 @@ from asynch.db import Row
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import Phase, State
 from asynch.store import models as model_store
-from asynch.store import queue, survey, workers
+from asynch.store import oplog, queue, stats, survey, workers
 from asynch.store import tasks as store
+from asynch.store.oplog import OpFilter
 from asynch.store.queue import Claim, Saved, Target
+from asynch.store.stats import StatFilter
 from asynch.store.tasks import NewTask, TaskFilter
 from asynch.worker import outcomes
 from tests.database import run_on
@@ -49,7 +51,16 @@ FROM generate_series(1, {ROWS}) AS n
 CROSS JOIN LATERAL (SELECT
     CASE WHEN i < 25 THEN 0 WHEN i < 30 THEN 1 WHEN i < 35 THEN 3 WHEN i < 45 THEN 4 ELSE 5 END AS state,
     CASE WHEN i >= 20 AND i < 25 THEN 1 ELSE 0 END AS phase, i >= 35 OR i = 34 AS final
-    FROM (SELECT (n - 1) / {LANES} AS i) x) k
+    FROM (SELECT (n - 1) / {LANES} AS i) x) k;
+INSERT INTO asynch_op_log (id, tenant_id, created_at, op_type, task_id, success)
+SELECT asynch_id_at(k.at) + n, n % 2, k.at,
+       CASE WHEN n % 999 = 0 THEN 'updateModel' WHEN n % 4 < 2 THEN 'createTask' ELSE 'purgeTask' END, n::text,
+       CASE WHEN n % 997 = 0 THEN 0 ELSE 1 END
+FROM generate_series(1, {ROWS}) AS n CROSS JOIN LATERAL (SELECT now() - make_interval(mins => {ROWS} - n) AS at) k;
+INSERT INTO asynch_model_stat (day, tenant_id, model_name, request_count)
+SELECT date '2025-01-01' + n % 500, n % 10, 'm' || n, n FROM generate_series(1, {ROWS} / 2) AS n;
+INSERT INTO asynch_biz_stat (day, tenant_id, biz_name, request_count)
+SELECT date '2025-01-01' + n % 500, n % 10, 'b' || n, n FROM generate_series(1, {ROWS} / 2) AS n
 """
 
 
@@ -94,6 +105,7 @@ def claim(task_id: int) -> Claim:
 
 Use = Callable[[db.Connection], object]
 IDS = list(range(1, 200))
+AGO = datetime.now(UTC) - timedelta(days=20)
 WANTED = TaskFilter(model_name="m", state=0)
 
 #: what a worker asks, with the indexes of asynch_task that may answer
@@ -206,8 +218,8 @@ def full_table(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(request.param))
 
 
-def ways(conn: db.Connection, use: Use) -> set[tuple[str, str]]:
-    """How the plans of a store function get at asynch_task: (kind of scan, index)."""
+def ways(conn: db.Connection, use: Use, table: str = "asynch_task") -> set[tuple[str, str]]:
+    """How the plans of a store function get at a table: (kind of scan, index)."""
     explainer = Explainer(conn)
     with suppress(LookupError):  # of functions that cannot do without a row
         use(cast(db.Connection, explainer))
@@ -216,7 +228,7 @@ def ways(conn: db.Connection, use: Use) -> set[tuple[str, str]]:
         (node["Node Type"].replace(" Only", ""), node.get("Index Name", ""))
         for plan in explainer.plans
         for node in nodes(plan)
-        if node.get("Relation Name") == "asynch_task" and node["Node Type"] != "ModifyTable"
+        if node.get("Relation Name") == table and node["Node Type"] != "ModifyTable"
     }
 
 
@@ -244,11 +256,60 @@ def test_a_request_goes_through_an_index(full_table: str, name: str) -> None:
     assert {index for kind, index in used if kind == "Index Scan"} <= indexes
 
 
+#: searches of the op log with the indexes that may answer
+OF_THE_LOG: dict[str, tuple[OpFilter, set[str]]] = {
+    "all": (OpFilter(), {"pkey"}),
+    "of a task": (OpFilter(task_id="777"), {"task", "purged", "pkey"}),
+    "of a kind that is rare": (OpFilter(op_type="Model"), {"rare"}),
+    "refused": (OpFilter(success=0), {"refused"}),
+    "a minute long ago": (
+        OpFilter(created_from=AGO, created_to=AGO + timedelta(minutes=1), creator="x"), {"pkey", "age"},
+    ),
+    "before a time long ago": (OpFilter(created_to=AGO), {"pkey", "age"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_THE_LOG)
+def test_a_search_of_the_op_log_goes_through_an_index(full_table: str, name: str) -> None:
+    wanted, indexes = OF_THE_LOG[name]
+    with db.open_pool(full_table, size=1, name="tests") as pool, db.reading(pool) as conn:
+        used = ways(
+            conn, lambda c: oplog.list_op_logs(c, tenant_id=1, wanted=wanted, limit=10, offset=10, cap=100),
+            "asynch_op_log",
+        )  # fmt: skip
+
+    assert {kind for kind, _ in used} <= {"Index Scan", "Bitmap Heap Scan"}
+    assert {index for kind, index in used if kind == "Index Scan"} <= {f"asynch_op_log_{index}" for index in indexes}
+
+
+@pytest.mark.parametrize("name", set(OF_THE_LOG) - {"all"})
+def test_a_search_of_the_op_log_reads_little_of_it(filled: str, name: str) -> None:
+    wanted, _ = OF_THE_LOG[name]
+    with db.open_pool(filled, size=1, name="tests") as pool, db.reading(pool) as conn:
+        touched = blocks(
+            conn, lambda c: oplog.list_op_logs(c, tenant_id=1, wanted=wanted, limit=10, offset=10, cap=100)
+        )
+
+    assert touched < 100  # of 1,000
+
+
+@pytest.mark.parametrize("kind", ["model", "biz"])
+def test_the_statistics_of_a_week_read_no_other_days(filled: str, kind: str) -> None:
+    find = {"model": stats.list_model_stats, "biz": stats.list_biz_stats}[kind]
+    week = StatFilter(date(2025, 6, 1), date(2025, 6, 7))
+    with db.open_pool(filled, size=1, name="tests") as pool, db.reading(pool) as conn:
+        used = ways(conn, lambda c: find(c, tenant_id=1, wanted=week, limit=10, offset=10), f"asynch_{kind}_stat")
+        touched = blocks(conn, lambda c: find(c, tenant_id=1, wanted=week, limit=10, offset=10))
+
+    assert {kind for kind, _ in used} <= {"Index Scan", "Bitmap Heap Scan"}
+    assert touched < 100  # of 500
+
+
 def test_creating_tasks_reads_no_task(full_table: str) -> None:
     tasks = [(n, 1, NewTask("m")) for n in range(10**6, 10**6 + 1000)]
     with db.open_pool(full_table, size=1, name="tests") as pool, db.reading(pool) as conn:
         assert ways(
-            conn, lambda c: store.insert_tasks(c, tasks, tenant_id=1, creator="c", queue_timeout_s=1.0)
+            conn, lambda c: store.insert_tasks(c, tasks, tenant_id=1, creator="c", queue_timeout_s=1.0, timezone="UTC")
         ) == set()  # fmt: skip
 
 
@@ -265,7 +326,7 @@ def blocks(conn: db.Connection, use: Use) -> int:
     """How many blocks the statements of a store function touch when they are really run; nothing of it stays."""
     explainer = Explainer(conn)
     explainer.execute = lambda query, params=None: measured(explainer, conn, query, params)  # type: ignore[method-assign]
-    with suppress(psycopg.Rollback), conn.transaction(force_rollback=True):
+    with suppress(psycopg.Rollback, LookupError), conn.transaction(force_rollback=True):
         use(cast(db.Connection, explainer))
     return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in explainer.plans)
 

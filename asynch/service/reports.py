@@ -1,0 +1,51 @@
+"""What was done and what is being done: statistics, the op log, living workers; it only reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asynch import db
+from asynch.db import Pool, Row
+from asynch.domain.principal import Principal
+from asynch.errors import Forbidden
+from asynch.service.tasks import TOTAL_CAP, Found
+from asynch.store import oplog, stats, workers
+from asynch.store.oplog import OpFilter
+from asynch.store.stats import StatFilter
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """The use cases and the database they read."""
+
+    pool: Pool
+
+    def model_stats(self, tenant_id: int, wanted: StatFilter, *, limit: int, offset: int) -> tuple[list[Row], int]:
+        """Calls started a day, creator and model: a page, newest day first, and how many rows in all."""
+        with db.reading(self.pool) as conn:
+            return stats.list_model_stats(conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset)
+
+    def biz_stats(self, tenant_id: int, wanted: StatFilter, *, limit: int, offset: int) -> tuple[list[Row], int]:
+        """Tasks created a day, creator and bizName, as `model_stats`."""
+        with db.reading(self.pool) as conn:
+            return stats.list_biz_stats(conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset)
+
+    def op_logs(self, asker: Principal, tenant_id: int, wanted: OpFilter, *, limit: int, offset: int) -> Found:
+        """A page of a tenant's op log, newest first, and the total. Forbidden unless an admin asks."""
+        _expect_admin(asker)
+        with db.reading(self.pool) as conn:
+            rows, total = oplog.list_op_logs(
+                conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=TOTAL_CAP + 1
+            )
+        return Found(rows, min(total, TOTAL_CAP), total > TOTAL_CAP)
+
+    def workers(self, asker: Principal) -> list[Row]:
+        """The living workers of all hosts, oldest first. Forbidden unless an admin asks."""
+        _expect_admin(asker)
+        with db.reading(self.pool) as conn:
+            return workers.list_workers(conn)
+
+
+def _expect_admin(asker: Principal) -> None:
+    if not asker.is_admin:
+        raise Forbidden("Only an admin may see this.")

@@ -1,0 +1,53 @@
+"""Statistics as rows: what was counted a day; the counting of claims and creations rides along with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from asynch import db
+from asynch.db import Connection, Row
+
+
+@dataclass(frozen=True, slots=True)
+class StatFilter:
+    """What statistics may be narrowed by; None narrows nothing, a text is contained, both days are included."""
+
+    start_day: date | None = None
+    end_day: date | None = None
+    creator: str | None = None
+    name: str | None = None  #: of the model, or bizName
+
+    def params(self, name: str) -> dict[str, Any]:
+        """As the queries name them, `name` under the column's own."""
+        return {"start_day": self.start_day, "end_day": self.end_day, "creator": self.creator, name: self.name}
+
+
+def list_model_stats(
+    conn: Connection, *, tenant_id: int, wanted: StatFilter, limit: int, offset: int
+) -> tuple[list[Row], int]:
+    """A page of calls started a day, creator and model, and how many rows there are; newest, then most, first."""
+    which = {"tenant_id": tenant_id, **wanted.params("model_name")}
+    found = db.rows(conn, "list_model_stats", **which, limit=limit, offset=offset)
+    return found, db.one(conn, "count_model_stats", **which)["total"]
+
+
+def list_biz_stats(
+    conn: Connection, *, tenant_id: int, wanted: StatFilter, limit: int, offset: int
+) -> tuple[list[Row], int]:
+    """The same of tasks created a day, creator and bizName."""
+    which = {"tenant_id": tenant_id, **wanted.params("biz_name")}
+    found = db.rows(conn, "list_biz_stats", **which, limit=limit, offset=offset)
+    return found, db.one(conn, "count_biz_stats", **which)["total"]
+
+
+def fold_biz_tallies(conn: Connection, *, most: int) -> int:
+    """Add at most so many tallies of created tasks up; returns how many."""
+    folded: int = db.one(conn, "fold_biz_tallies", most=most)["folded"]
+    return folded
+
+
+def count_call(conn: Connection, *, tenant_id: int, creator: str, model_name: str, timezone: str) -> None:
+    """Count a call that no claim counts."""
+    db.run(conn, "count_call", tenant_id=tenant_id, creator=creator, model_name=model_name, timezone=timezone)
