@@ -1,11 +1,13 @@
 -- All writes to asynch_task.state stand in this file; each is one event of asynch/domain/states.py.
 
 -- claim --
--- CLAIM. `lanes` with the slots won in each; a statement of its own, because a snapshot older than the locks would
--- let a lane run more than its slots. A rank is read at a time, so tasks due later never lie in the way of those due.
+-- CLAIM. `lanes` with the slots won in each, and where each rank begins; a statement of its own, because a snapshot
+-- older than the locks would let a lane run more than its slots. A rank is read at a time, so tasks due later never lie
+-- in the way of those due.
 -- Statistics ride along: a claim of phase 0 is a call that starts.
 WITH want AS MATERIALIZED (
-    SELECT w.lane_id, w.n FROM unnest(%(lanes)s::int[], %(counts)s::int[]) AS w(lane_id, n)
+    SELECT w.lane_id, w.n, w.starts::timestamptz[] AS starts
+    FROM unnest(%(lanes)s::int[], %(counts)s::int[], %(starts)s::text[]) AS w(lane_id, n, starts)
 ), picked AS MATERIALIZED (
     SELECT t.tenant_id, t.id, t.lane_id
     FROM want w
@@ -15,7 +17,8 @@ WITH want AS MATERIALIZED (
         FROM generate_series(0, 19) AS r(rank)
         CROSS JOIN LATERAL (
             SELECT q.tenant_id, q.id FROM asynch_task q
-            WHERE q.lane_id = w.lane_id AND q.state = 0 AND q.phase = 0 AND q.rank = r.rank AND q.enqueue_at <= now()
+            WHERE q.lane_id = w.lane_id AND q.state = 0 AND q.phase = 0 AND q.rank = r.rank
+              AND q.enqueue_at >= coalesce(w.starts[r.rank + 1], '-infinity') AND q.enqueue_at <= now()
             ORDER BY q.enqueue_at, q.id
             LIMIT w.n FOR UPDATE SKIP LOCKED
         ) x

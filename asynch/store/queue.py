@@ -184,12 +184,34 @@ def lanes_in_mourning(conn: Connection, workers: Collection[int]) -> dict[int, i
     return {r["lane_id"]: r["calls"] for r in db.rows(conn, "lanes_in_mourning", workers=list(workers))}
 
 
-def claim(conn: Connection, *, counts: Mapping[int, int], worker_id: int, timezone: str) -> list[Claim]:
-    """Claim up to so many due tasks of each lane, in the lane's order."""
+def claim(
+    conn: Connection,
+    *,
+    counts: Mapping[int, int],
+    worker_id: int,
+    timezone: str,
+    starts: Mapping[int, Mapping[int, datetime]] | None = None,
+) -> list[Claim]:
+    """Claim up to so many due tasks of each lane, in the lane's order.
+
+    `starts` (lane -> rank -> time) leaves out what was enqueued before; a rank without one is read from its beginning.
+    """
     found = db.rows(
-        conn, "claim", lanes=list(counts), counts=list(counts.values()), worker_id=worker_id, timezone=timezone
+        conn,
+        "claim",
+        lanes=list(counts),
+        counts=list(counts.values()),
+        starts=[_by_rank((starts or {}).get(lane, {})) for lane in counts],
+        worker_id=worker_id,
+        timezone=timezone,
     )
     return [_claim(r) for r in found]
+
+
+def _by_rank(starts: Mapping[int, datetime]) -> str:
+    """An array with a time or NULL for each rank."""
+    times = (starts.get(rank) for rank in range(max(starts, default=-1) + 1))
+    return "{" + ",".join(at.isoformat() if at else "NULL" for at in times) + "}"
 
 
 def claim_uploads(conn: Connection, *, tmp_host: str, most: int, worker_id: int) -> list[Claim]:

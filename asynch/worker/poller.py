@@ -19,6 +19,7 @@ from asynch.domain import turns
 from asynch.errors import AsynchError, CutReason, SessionLost
 from asynch.store import queue
 from asynch.store.queue import MOURNING_S, Claim, Lane, Slot
+from asynch.worker.marks import Marks
 from asynch.worker.running import Running
 from asynch.worker.tmpdir import TmpDir
 
@@ -88,6 +89,8 @@ class Poller:
         self._named: set[int] = set()
         self._hot: dict[int, None] = {}  # lanes that may have work and a slot, in the order they were met
         self._mourned: dict[int, int] = {}  # lanes where calls of workers that just died may be open, and how many
+        self._marks = Marks()
+        self._again: set[int] = set()  # lanes that may have tasks before their marks
         self._served: dict[tuple[str, int], int] = {}
         self._turn = count(1)
         self._cursor = 0
@@ -205,6 +208,7 @@ class Poller:
                 if self._asked_at(lane) < now - _LANE_LIFE_S:  # closed or gone
                     self._hot.pop(lane, None)
                     self._lanes.pop(lane, None)
+                    self._marks.forget(lane)
 
     def _asked_at(self, lane_id: int) -> float:
         known = self._lanes.get(lane_id)
@@ -264,7 +268,12 @@ class Poller:
         for slot in won:
             slots[slot.lane_id].append(slot)
         counts = {lane: len(of_lane) for lane, of_lane in slots.items()}
-        claims = queue.claim(self._session, counts=counts, worker_id=self._worker_id, timezone=self._limits.timezone)
+        starts = self._marks.starts(counts)
+        began = monotonic()
+        claims = queue.claim(
+            self._session, counts=counts, starts=starts, worker_id=self._worker_id, timezone=self._limits.timezone
+        )
+        self._again = self._marks.learn(counts, starts, claims, took_s=monotonic() - began)
         for slot in won:
             self._held[slot.lane_id].add(slot.slot)
         for claim in claims:
@@ -286,7 +295,7 @@ class Poller:
         """A lane without a free slot or without tasks is met again by a scan, a notification or a slot given back."""
         slots = Counter(slot.lane_id for slot in won)
         for lane, n in dealt.items():
-            if slots[lane] < n or claimed.get(lane, 0) < n:
+            if slots[lane] < n or (claimed.get(lane, 0) < n and lane not in self._again):
                 self._hot.pop(lane, None)
 
     # -- between rounds ----------------------------------------------------------------------------------------
