@@ -33,9 +33,8 @@ class Marks:
         """From where on to claim in each lane, by rank; a rank that is missing is looked at from its beginning."""
         now = monotonic()
         long_ago = now - _WHOLE_S if now >= self._next_whole else _NEVER
-        return {
-            lane: {} if self._whole_at.get(lane, _NEVER) < long_ago else self._marks.get(lane, {}) for lane in lanes
-        }
+        whole = {lane for lane in lanes if self._whole_at.get(lane, _NEVER) < long_ago}
+        return {lane: {} if lane in whole else dict(self._marks.get(lane, {})) for lane in lanes}
 
     def learn(
         self,

@@ -7,6 +7,7 @@ import threading
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -405,3 +406,21 @@ def test_a_claim_tells_the_terms_of_the_call(pool: db.Pool, dsn: str) -> None:
     )  # fmt: skip
     assert (rule.times, rule.on.value, rule.backoff_s, rule.queue_max_s) == (3, "transient", 2.0, -1)
     assert (claim.payload, claim.input_ref, claim.rank) == ('{"a": 1}', "ref", 11)
+
+
+def test_a_claim_leaves_out_what_was_enqueued_before_its_start(pool: db.Pool, dsn: str) -> None:
+    lane = add_model(pool)
+    before, after, *_ = add_tasks(pool, lane, 2)
+    (urgent,) = add_tasks(pool, lane, priority=9)
+    bend(pool, [before, urgent], enqueue_at=ago(20))
+    bend(pool, [after], enqueue_at=ago(5))
+    with worker(dsn) as me:
+        found = queue.claim(
+            me.session,
+            counts={lane: 9},
+            starts={lane: {19: datetime.now(UTC) - timedelta(seconds=10)}},
+            worker_id=me.id,
+            timezone="UTC",
+        )
+
+    assert [claim.id for claim in found] == [urgent, after]

@@ -359,6 +359,23 @@ def test_a_claim_reads_as_much_of_a_deep_lane_as_of_a_shallow_one(deep: str) -> 
     assert touched < 200  # 20 ranks of a few blocks each, one row changed in five indexes
 
 
+def test_a_claim_that_begins_at_a_mark_does_not_read_what_lies_before_it(deep: str) -> None:
+    with db.open_session(deep, name="tests") as conn, psycopg.connect(deep) as holder:
+        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        holder.execute("SELECT count(*) FROM asynch_models")  # from now on nothing dead can be removed
+        mine = "lane_id = 7777 AND rank = 19 AND state = 0"
+        conn.execute(f"UPDATE asynch_task SET state = 4, final = true WHERE {mine} AND id < 1035000".encode())
+        conn.execute(f"UPDATE asynch_task SET enqueue_at = now() - interval '1 min' WHERE {mine}".encode())
+        starts = {7777: {19: datetime.now(UTC) - timedelta(minutes=2)}}
+
+        terms: dict[str, Any] = {"counts": {7777: 1}, "worker_id": 1, "timezone": "UTC"}
+        from_mark = blocks(conn, lambda c: queue.claim(c, starts=starts, **terms))
+        whole = blocks(conn, lambda c: queue.claim(c, **terms))
+
+    assert from_mark < 200
+    assert whole > 400
+
+
 def test_a_scan_passes_a_deep_lane_in_one_step(deep: str) -> None:
     with db.open_session(deep, name="tests") as conn:
         touched = blocks(conn, lambda c: queue.scan_lanes(c, after=7000, most=64))
