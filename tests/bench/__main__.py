@@ -18,13 +18,24 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import claim, drain
+from tests.bench import claim, create, death, drain, fair, fetch, lists, memory, peers, pickup, purge, snapshot
 from tests.bench.figures import Figure
 from tests.bench.place import Bench, BenchError, Skipped, private_postgres
 
 ROWS: dict[str, Callable[[Bench], list[Figure]]] = {
     "drain": drain.run,
     "claim": claim.run,
+    "snapshot": snapshot.run,
+    "pickup": pickup.run,
+    "create": create.single,
+    "batch": create.batch,
+    "fetch": fetch.run,
+    "memory": memory.run,
+    "death": death.run,
+    "fair": fair.run,
+    "purge": purge.run,
+    "lists": lists.run,
+    "peers": peers.run,
 }
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
 import requests
 
@@ -32,7 +32,7 @@ _PIECE = b"\0" * (256 << 10)
 class _Line(asyncio.Protocol):
     """One keep-alive connection; one request at a time."""
 
-    calls: list[tuple[str, int, float]] = []
+    calls: ClassVar[list[tuple[str, int, float]]] = []  # of all connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import psycopg
 import yaml
-from psycopg.conninfo import make_conninfo
 
 from asynch import db
 from asynch.embedded import EmbeddedPostgres
@@ -174,7 +174,7 @@ class Bench:
         run_on(self.server, "CREATE DATABASE {}", name)
         home = self.home / name
         home.mkdir()
-        dsn = make_conninfo(self.server, dbname=name)
+        dsn = urlsplit(self.server)._replace(path=f"/{name}").geturl()  # a URL: not every driver takes another form
         try:
             with db.open_pool(dsn, size=4, name="bench") as pool:
                 schema.migrate(pool)
