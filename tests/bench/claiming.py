@@ -99,6 +99,7 @@ class Load:
     counters: list[Synchronized[int]]
     alive: list[multiprocessing.process.BaseProcess]
     _over: threading.Event = field(default_factory=threading.Event)
+    _fed: int = 0
 
     @property
     def done(self) -> int:
@@ -117,17 +118,24 @@ class Load:
 
     def feed(self) -> None:
         """Put in what went out, until the end; one announcement a time."""
-        fed = 0
         while not self._over.wait(_FEED_S):
-            if (missing := self.done - fed) > 0:
-                stock.add_tasks(self.site, self.lanes, missing, first=fed)
-                with db.transaction(self.site.pool) as conn:
-                    queue.announce(conn, self.lanes)
-                fed += missing
+            self._feed_once()
 
-    def end(self) -> None:
-        """No more feeding."""
+    def _feed_once(self) -> None:
+        if (missing := self.done - self._fed) > 0:
+            stock.add_tasks(self.site, self.lanes, missing, first=self._fed)
+            with db.transaction(self.site.pool) as conn:
+                queue.announce(conn, self.lanes)
+            self._fed += missing
+
+    def end(self, feeder: threading.Thread) -> None:
+        """After the clients: leave the queue as deep as it was, with nothing in a dead client's hands."""
         self._over.set()
+        feeder.join()
+        self._feed_once()
+        with db.transaction(self.site.pool) as conn:
+            conn.execute("UPDATE asynch_task SET state = 0, worker_id = 0 WHERE state = 1")
+            conn.execute("DELETE FROM asynch_worker")
 
 
 @contextmanager
@@ -147,10 +155,10 @@ def clients(site: Site, lanes: Sequence[int]) -> Iterator[Load]:
         until(lambda: all(counter.value for counter in counters), 60, what="the first completions")
         yield load
     finally:
-        load.end()
-        feeder.join()
         stop.set()
         for process in processes:
             process.join(20)
             if process.is_alive():
                 process.kill()
+                process.join()
+        load.end(feeder)

@@ -62,6 +62,6 @@ def settle_down(site: Site) -> None:
     with db.reading(site.pool) as conn:
         conn.commit()
         conn.autocommit = True
-        conn.execute("VACUUM ANALYZE asynch_task")
+        conn.execute("VACUUM ANALYZE")
         conn.execute("CHECKPOINT")
         conn.autocommit = False
