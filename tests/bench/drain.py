@@ -1,0 +1,54 @@
+"""Row 1: one worker drains a queue of calls that cost nothing, beside the same calls with no queue."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from time import monotonic
+
+from tests.bench import floor, model, stock
+from tests.bench.figures import Figure, alternated
+from tests.bench.model import Model
+from tests.bench.place import Bench, Site, until
+
+#: Processes start within the first part of the calls; the rate is that of the others.
+_WARM = 0.1
+_LANES = 4
+
+
+def run(bench: Bench) -> list[Figure]:
+    """Three times in turn, the median."""
+    tasks = bench.scaled(6000, 3000)
+    with bench.site() as site, model.serving(site.home) as service:
+        lanes = stock.add_lanes(site, _LANES, slots=floor.THREADS, url=service.url, route="noop")
+        number = count()
+
+        def ours() -> float:
+            return rate(site, service, lanes, tasks)
+
+        def theirs() -> float:
+            with tempfile.TemporaryDirectory(dir=site.home) as home:
+                return floor.rate(f"{service.url}/noop", Path(home) / str(next(number)), tasks)
+
+        return [alternated("drain, one worker, 32 threads / no queue", ours, theirs, target=0.8)]
+
+
+def rate(site: Site, service: Model, lanes: list[int], tasks: int, *, workers: int = 1) -> float:
+    """Tasks a second of so many worker processes; the database is emptied first."""
+    site.clear()
+    stock.add_tasks(site, lanes, tasks)
+    stock.settle_down(site)
+    service.reset()
+    with ExitStack() as stack:
+        for _ in range(workers):
+            stack.enter_context(site.worker(threads=floor.THREADS))
+        until(lambda: site.count("NOT final") == 0, 300, what="the end of all tasks", every_s=0.05)
+        return steady(service, tasks, monotonic())
+
+
+def steady(service: Model, tasks: int, ended: float) -> float:
+    """Tasks a second from the first tenth of the calls to the end of the last task."""
+    warm = int(tasks * _WARM)
+    return (tasks - warm) / (ended - service.calls()[warm][2])
