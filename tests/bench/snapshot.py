@@ -68,7 +68,9 @@ def _wear(load: Load, seconds: float, completions: int) -> None:
 
 def _creates(site: Site, seconds: float) -> float:
     """By one creator, with nobody else at work: what is left is what the dead rows cost."""
-    counted = Creation(site.pool, Announcer(site.pool), Rooms(), queue_timeout_s=86400.0, log_payloads=True)
+    counted = Creation(
+        site.pool, Announcer(site.pool), Rooms(), queue_timeout_s=86400.0, log_payloads=True, timezone="UTC"
+    )
     task = NewTask("m-0", payload='{"n": 1}')
     made, began = 0, monotonic()
     while monotonic() - began < seconds:

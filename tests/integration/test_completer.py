@@ -119,7 +119,7 @@ def test_what_comes_during_a_write_goes_together_with_the_next(
     release = held_up(pool, claims[0])
     with ThreadPoolExecutor(len(claims)) as threads:
         answers = [threads.submit(completer.write, outcomes.delivered(TERMS, claims[0]))]
-        until(lambda: completer._queue.empty())
+        until(lambda: waits_for_a_row(pool))
         answers += [threads.submit(completer.write, outcomes.delivered(TERMS, claim)) for claim in claims[1:]]
         until(lambda: completer._queue.qsize() == len(claims) - 1)
         release.set()
@@ -143,7 +143,7 @@ def test_an_older_attempt_of_a_task_in_the_same_batch_is_stale(
     now = replace(claims[1], attempt=2)
     with ThreadPoolExecutor(3) as threads:
         first = threads.submit(completer.write, outcomes.delivered(TERMS, claims[0]))
-        until(lambda: completer._queue.empty())
+        until(lambda: waits_for_a_row(pool))
         both = [threads.submit(completer.write, outcomes.delivered(TERMS, claim)) for claim in (claims[1], now)]
         until(lambda: completer._queue.qsize() == 2)
         release.set()
@@ -158,7 +158,7 @@ def test_a_row_that_postgres_refuses_fails_no_other(completer: Completer, pool: 
     mixed[17] = unstorable(claims[18])
     with ThreadPoolExecutor(len(claims)) as threads:
         first = threads.submit(completer.write, outcomes.delivered(TERMS, claims[0]))
-        until(lambda: completer._queue.empty())
+        until(lambda: waits_for_a_row(pool))
         answers = [threads.submit(completer.write, outcome) for outcome in mixed]
         until(lambda: completer._queue.qsize() == len(mixed))  # one batch
         release.set()
@@ -184,7 +184,7 @@ def test_a_connection_that_is_cut_during_a_write_loses_nothing(
     release = held_up(pool, claims[0])
     with ThreadPoolExecutor(len(claims)) as threads:
         answers = [threads.submit(completer.write, outcomes.delivered(TERMS, claims[0]))]
-        until(lambda: completer._queue.empty())
+        until(lambda: waits_for_a_row(pool))
         answers += [threads.submit(completer.write, outcomes.delivered(TERMS, claim)) for claim in claims[1:]]
         until(lambda: waits_for_a_row(pool))
         assert end_connections(pool, "completer") > 0
@@ -212,7 +212,7 @@ def test_a_lost_session_ends_the_wait_for_a_database(lost: threading.Event) -> N
     completer = Completer(nowhere, queue_timeout_s=1.0, lost=lost)
     with ThreadPoolExecutor(1) as threads:
         answer = threads.submit(completer.write, outcomes.delivered(TERMS, a_claim()))
-        until(lambda: completer._queue.empty())
+        until(lambda: not completer._queue.qsize())
         lost.set()
         nowhere.close()
 
@@ -236,7 +236,9 @@ def test_closing_writes_what_was_handed_in(
     completer = Completer(own_pool, queue_timeout_s=QUEUE_TIMEOUT_S, lost=lost)
     release = held_up(pool, claims[0])
     with ThreadPoolExecutor(4) as threads:
-        answers = [threads.submit(completer.write, outcomes.delivered(TERMS, claim)) for claim in claims[:4]]
+        answers = [threads.submit(completer.write, outcomes.delivered(TERMS, claims[0]))]
+        until(lambda: waits_for_a_row(pool))
+        answers += [threads.submit(completer.write, outcomes.delivered(TERMS, claim)) for claim in claims[1:4]]
         until(lambda: completer._queue.qsize() == 3)
         release.set()
         completer.close()
