@@ -45,7 +45,7 @@ def _pool(settings: Settings) -> db.Pool:
 
 
 def _database(settings: Settings) -> str:
-    with _pool(settings) as pool, db.reading(pool) as conn:
+    with _pool(settings) as pool, db.connection(pool) as conn:
         version: str = db.one(conn, "server_version")["version"]
     lock_dsn = settings.database.lock_dsn.get_secret_value() or wiring.any_dsn(settings)
     with db.open_session(lock_dsn, name="asynch-check") as session:
@@ -57,14 +57,14 @@ def _database(settings: Settings) -> str:
 def _schema(settings: Settings) -> str:
     box = wiring.open_box(settings)
     with _pool(settings) as pool:
-        with db.reading(pool) as conn:
+        with db.connection(pool) as conn:
             schema.check_version(conn)
         schema.check_canary(pool, box)
     return f"version {schema.SCHEMA_VERSION}, the secrets can be read"
 
 
 def _locks(settings: Settings) -> str:
-    with _pool(settings) as pool, db.reading(pool) as conn:
+    with _pool(settings) as pool, db.connection(pool) as conn:
         found = db.one(conn, "lock_capacity")
     told = f"{found['slots']} slots configured, room for about {found['capacity']} locks"
     if found["slots"] > found["capacity"] // 2:

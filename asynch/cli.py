@@ -193,7 +193,7 @@ def key_revoke(config: Path | None, key_id: str) -> None:
 @contextmanager
 def _pool(config: Path | None) -> Iterator[db.Pool]:
     with db.open_small_pool(wiring.any_dsn(_settings(config)), name="asynch-key") as pool:
-        with db.reading(pool) as conn:
+        with db.connection(pool) as conn:
             schema.check_version(conn)
         yield pool
 

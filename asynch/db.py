@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,8 +32,12 @@ OutOfLocks = psycopg.errors.OutOfMemory
 #: Two transactions met in the wrong order; the same again will do.
 Collision = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 
-#: A peer that vanished without a word is noticed after about 11 s (5 + 3 * 2), on both sides.
-_KEEPALIVE: Mapping[str, Any] = {
+#: Of every connection. Each statement is its own transaction unless one is begun; no plan outlives its statement; a
+#: peer that vanished without a word is noticed after about 11 s (5 + 3 * 2), on both sides.
+_OPTIONS: Mapping[str, Any] = {
+    "autocommit": True,
+    "row_factory": dict_row,
+    "prepare_threshold": None,
     "keepalives": 1,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -68,12 +73,21 @@ _PINNED = (
 
 
 def _prepare(conn: Connection, *, pinned: bool) -> None:
-    conn.autocommit = True
     for statement in _SETTINGS + (_PINNED if pinned else ()):
         # Not every platform or server version has each of them.
         with suppress(psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject):
             conn.execute(statement)
-    conn.autocommit = False
+
+
+def _still_there(conn: Connection) -> None:
+    """The pool's check before it lends a connection: one that is silent needs no question, which costs a round trip.
+
+    A server that ended it has said so; one that vanished without a word would not answer a question either.
+    """
+    poll = select.poll()
+    poll.register(conn.fileno(), select.POLLIN)
+    if poll.poll(0):
+        ConnectionPool.check_connection(conn)
 
 
 class Lines:
@@ -110,13 +124,13 @@ def open_pool(dsn: str, *, size: int, name: str, pinned: bool = False, lines: Li
     return ConnectionPool(
         dsn,
         connection_class=psycopg.Connection[DictRow],
-        kwargs={"row_factory": dict_row, "application_name": name, "prepare_threshold": None, **_KEEPALIVE},
+        kwargs={"application_name": name, **_OPTIONS},
         min_size=1,
         max_size=size,
         max_idle=300.0,
         reconnect_timeout=0.0,
         configure=configure,
-        check=ConnectionPool.check_connection,
+        check=_still_there,
         open=True,
     )
 
@@ -135,13 +149,10 @@ def dsn_of(pool: Pool) -> str:
 def open_session(dsn: str, *, name: str, lines: Lines | None = None) -> Connection:
     """One pinned autocommit connection of its own, for advisory locks and LISTEN. Raises DatabaseDown."""
     with wrapped():
-        conn = psycopg.Connection[DictRow].connect(
-            dsn, row_factory=dict_row, application_name=name, prepare_threshold=None, **_KEEPALIVE
-        )
+        conn = psycopg.Connection[DictRow].connect(dsn, application_name=name, **_OPTIONS)
         if lines is not None:
             lines.add(conn)
         _prepare(conn, pinned=True)
-        conn.autocommit = True
     return conn
 
 
@@ -187,8 +198,8 @@ def transaction(pool: Pool) -> Iterator[Connection]:
 
 
 @contextmanager
-def reading(pool: Pool) -> Iterator[Connection]:
-    """A pooled connection for single statements, each on its own. Raises DatabaseDown."""
+def connection(pool: Pool) -> Iterator[Connection]:
+    """A pooled connection for single statements, each a transaction of its own. Raises DatabaseDown."""
     with wrapped(), _taken(pool) as conn:
         yield conn
 

@@ -93,7 +93,7 @@ def api_parts(settings: Settings) -> Parts:
 
 def check_fit(pool: db.Pool, box: SecretBox, storage: Storage) -> None:
     """UserError unless schema, secrets and local store belong to this database. DatabaseDown."""
-    with db.reading(pool) as conn:
+    with db.connection(pool) as conn:
         schema.check_version(conn)
     schema.check_canary(pool, box)
     if isinstance(storage, LocalStorage):

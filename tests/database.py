@@ -70,5 +70,5 @@ def run_on(server_dsn: str, statement: str, *names: str) -> None:
 
 def all_rows(pool: db.Pool, statement: str, *params: object) -> list[db.Row]:
     """The rows of a test's own question to the database."""
-    with db.reading(pool) as conn:
+    with db.connection(pool) as conn:
         return conn.execute(statement, params).fetchall()

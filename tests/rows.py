@@ -112,7 +112,7 @@ def ago(seconds: float) -> sql.SQL:
 
 def rows_of(pool: db.Pool, ids: Sequence[int] | None = None) -> dict[int, Row]:
     """Whole rows by id; all there are, or those of `ids`."""
-    with db.reading(pool) as conn:
+    with db.connection(pool) as conn:
         found = conn.execute("SELECT * FROM asynch_task ORDER BY id").fetchall()
     return {r["id"]: r for r in found if ids is None or r["id"] in ids}
 

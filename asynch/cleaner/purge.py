@@ -27,7 +27,7 @@ def purge(pool: db.Pool, terms: Terms, storage: Storage, stopping: Callable[[], 
 def _purge_state(pool: db.Pool, terms: Terms, storage: Storage, state: State, stopping: Callable[[], bool]) -> int:
     ids: list[int] | None = None
     if terms.delete_results or state in _UNDELIVERED:
-        with db.reading(pool) as conn:
+        with db.connection(pool) as conn:
             found = queue.purgeable(conn, state=state, most=terms.batch)
         ids = [task_id for task_id, key in found if not stopping() and _removed(storage, key)]
         if not ids:

@@ -38,7 +38,7 @@ class Announcer:
                 self._some.wait_for(lambda: self._lanes)
                 lanes, self._lanes = self._lanes, set()
             try:
-                with db.transaction(self._pool) as conn:
+                with db.connection(self._pool) as conn:
                     queue.announce(conn, lanes)
             except (DatabaseDown, db.Error) as exc:
                 logger.warning("lanes not announced; polling will find them", extra={"error": str(exc)})

@@ -36,7 +36,7 @@ def create_key(pool: Pool, tenant_id: int, name: str, *, admin: bool = False) ->
 
 def list_keys(pool: Pool) -> list[Key]:
     """All keys, revoked ones too, oldest first."""
-    with db.reading(pool) as conn:
+    with db.connection(pool) as conn:
         return store.list_keys(conn)
 
 
@@ -72,7 +72,7 @@ class KeyRing:
         until, proof = self._known.get(key_id, (0.0, None))
         if proof is not None and self._clock() < until:
             return proof
-        with db.reading(self._pool) as conn:
+        with db.connection(self._pool) as conn:
             proof = store.find_proof(conn, key_id)
         if proof is None:
             self._known.pop(key_id, None)

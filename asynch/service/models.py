@@ -85,14 +85,14 @@ class Registry:
 
     def get(self, tenant_id: int, key: ModelKey) -> Model:
         """One model. NotFound."""
-        with db.reading(self.pool) as conn:
+        with db.connection(self.pool) as conn:
             return _get(store.find_model, conn, tenant_id, key)
 
     def search(
         self, tenant_id: int, *, kind: str | None, name: str | None, limit: int, offset: int
     ) -> tuple[list[Model], int]:
         """A page of a tenant's models, newest first, and how many there are in all."""
-        with db.reading(self.pool) as conn:
+        with db.connection(self.pool) as conn:
             return store.list_models(conn, tenant_id=tenant_id, kind=kind, name=name, limit=limit, offset=offset)
 
     def shown_api_key(self, model: Model) -> str:

@@ -22,18 +22,18 @@ class Reports:
 
     def model_stats(self, tenant_id: int, wanted: StatFilter, *, limit: int, offset: int) -> tuple[list[Row], int]:
         """Calls started a day, creator and model: a page, newest day first, and how many rows in all."""
-        with db.reading(self.pool) as conn:
+        with db.connection(self.pool) as conn:
             return stats.list_model_stats(conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset)
 
     def biz_stats(self, tenant_id: int, wanted: StatFilter, *, limit: int, offset: int) -> tuple[list[Row], int]:
         """Tasks created a day, creator and bizName, as `model_stats`."""
-        with db.reading(self.pool) as conn:
+        with db.connection(self.pool) as conn:
             return stats.list_biz_stats(conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset)
 
     def op_logs(self, asker: Principal, tenant_id: int, wanted: OpFilter, *, limit: int, offset: int) -> Found:
         """A page of a tenant's op log, newest first, and the total. Forbidden unless an admin asks."""
         _expect_admin(asker)
-        with db.reading(self.pool) as conn:
+        with db.connection(self.pool) as conn:
             rows, total = oplog.list_op_logs(
                 conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=TOTAL_CAP + 1
             )
@@ -42,7 +42,7 @@ class Reports:
     def workers(self, asker: Principal) -> list[Row]:
         """The living workers of all hosts, oldest first. Forbidden unless an admin asks."""
         _expect_admin(asker)
-        with db.reading(self.pool) as conn:
+        with db.connection(self.pool) as conn:
             return workers.list_workers(conn)
 
 

@@ -62,7 +62,7 @@ class Tasks:
 
     def fetch(self, tenant_id: int, ids: Sequence[int], *, mark: bool) -> Fetched:
         """The tasks of these ids; with `mark`, successes count as fetched from now on and expire."""
-        opened = db.transaction if mark else db.reading
+        opened = db.transaction if mark else db.connection
         with opened(self.pool) as conn:
             rows = store.fetch(conn, tenant_id=tenant_id, ids=ids, mark=mark)
             gone = {task_id for task_id, row in rows.items() if row["gone"]}
@@ -75,7 +75,7 @@ class Tasks:
         """Return when all that exist are final, or after `wait_s`."""
         end, pause = monotonic() + wait_s, _LOOK_S[0]
         while (left := end - monotonic()) > 0:
-            with db.reading(self.pool) as conn:
+            with db.connection(self.pool) as conn:
                 final, known = store.final_count(conn, tenant_id=tenant_id, ids=ids)
             if final == known:
                 return
@@ -96,7 +96,7 @@ class Tasks:
 
     def _known(self, tenant_id: int, task_id: int) -> tuple[Row | None, State, str]:
         """The row of a task, None once it is purged, with its last state and error code. NotFound."""
-        with db.reading(self.pool) as conn:
+        with db.connection(self.pool) as conn:
             row = store.get_tasks(conn, tenant_id=tenant_id, ids=[task_id]).get(task_id)
             if row is not None:
                 return row, State(row["state"]), row["error_code"]
@@ -107,7 +107,7 @@ class Tasks:
 
     def search(self, tenant_id: int, wanted: TaskFilter, *, limit: int, offset: int) -> Found:
         """A page, newest first, and the total."""
-        with db.reading(self.pool) as conn:
+        with db.connection(self.pool) as conn:
             ids, total = store.list_tasks(
                 conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=TOTAL_CAP + 1
             )
@@ -116,7 +116,7 @@ class Tasks:
 
     def payloads(self, tenant_id: int, ids: Sequence[int], *, most_bytes: int) -> dict[int, str | None]:
         """JSON text by id, as sent. TooLarge when they are more than `most_bytes` together."""
-        with db.reading(self.pool) as conn:
+        with db.connection(self.pool) as conn:
             if store.payload_bytes(conn, tenant_id=tenant_id, ids=ids) > most_bytes:
                 raise TooLarge(f"The payloads of this page are over {most_bytes} bytes.", limitBytes=most_bytes)
             return store.payloads(conn, tenant_id=tenant_id, ids=ids)
@@ -175,12 +175,12 @@ class Tasks:
         return sum(len(change(caller, ids).changed) for ids in chunks)
 
     def _chunks(self, tenant_id: int, wanted: TaskFilter, among: Collection[State]) -> Iterator[list[int]]:
-        with db.reading(self.pool) as conn:
+        with db.connection(self.pool) as conn:
             # Ids are drawn in order: what is created from here on is left alone, or a busy creator would never let go.
             (before,), _ = store.draw_ids(conn, 1)
         after = 0
         while True:
-            with db.reading(self.pool) as conn:
+            with db.connection(self.pool) as conn:
                 ids = store.list_task_ids(
                     conn, tenant_id=tenant_id, wanted=wanted, among=among, after=after, before=before, most=_CHUNK
                 )

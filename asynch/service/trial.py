@@ -106,7 +106,7 @@ class Trials:
         return answer
 
     def _model(self, asker: Principal, model_id: int) -> Model:
-        with db.reading(self.pool) as conn:
+        with db.connection(self.pool) as conn:
             model = models.find_model(conn, tenant_id=asker.tenant_id, id=model_id, name=None)
         if model is None:
             raise NotFound("There is no such model.")

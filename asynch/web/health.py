@@ -107,7 +107,7 @@ def _all_ok(checks: Mapping[str, str]) -> bool:
 
 
 def _check_schema(made_of: Parts) -> None:
-    with db.reading(made_of.pool) as conn:
+    with db.connection(made_of.pool) as conn:
         schema.check_version(conn, newer=True)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from asynch import metrics
 from asynch.domain import bindings, filetype, sender
@@ -46,40 +48,62 @@ class Parts:
     terms: outcomes.Terms
     #: whether the row of this claim still names the object at this address; asked before an object is removed
     names_object: Callable[[Claim, str], bool]
+    #: has something done soon by a thread that may wait, for those that may not
+    aside: Callable[[Callable[[], None]], None]
 
 
-def run_call(parts: Parts, run: Run) -> Claim | None:
-    """Phase 0: call the model and save its answer. Returns the claim in phase 1, None when the attempt is over.
+def run_call(parts: Parts, run: Run, then: Callable[[Claim | None], None]) -> None:
+    """Phase 0: call the model and save its answer; `then` hears the claim in phase 1, None when the attempt is over.
 
+    The commit of phase 1 is not waited for: this thread goes on to the next call, and `then` runs in the completer's.
     A void attempt ends quietly and leaves its file to the sweep: it may be a saved result by now.
     """
     reach("claimed")
+    result = None
     try:
-        return call_and_save(parts, run)
+        result = call_or_settle(parts, run)
     except (StaleClaim, SessionLost) as exc:
-        logger.warning("attempt is void", extra={"task_id": run.claim.task_id, "error": str(exc)})
-    return None
+        _log_void(run.claim, exc)
+    if result is None:
+        then(None)
+        return
+    answer = parts.completer.submit(outcomes.saved(parts.terms, run.claim, result))
+    answer.add_done_callback(partial(_after_save, parts, run.claim, result, then))
 
 
-def call_and_save(parts: Parts, run: Run) -> Claim | None:
-    """Make the call; then phase 1, or what the failure asks for."""
+def _after_save(
+    parts: Parts, claim: Claim, result: Saved, then: Callable[[Claim | None], None], answer: Future[datetime]
+) -> None:
+    saved = None
+    try:
+        since = answer.result()
+        reach("saved")
+        parts.tmp.worked()
+        saved = replace(claim, phase=Phase.UPLOAD, saved=result, claimed_at=since, payload=None)
+    except (StaleClaim, SessionLost) as exc:
+        _log_void(claim, exc)
+    finally:
+        then(saved)
+
+
+def _log_void(claim: Claim, exc: Exception) -> None:
+    what = "attempt is void" if claim.phase is Phase.CALL else "upload is void"
+    logger.warning(what, extra={"task_id": claim.task_id, "error": str(exc)})
+
+
+def call_or_settle(parts: Parts, run: Run) -> Saved | None:
+    """Make the call; None when it failed and what that asks for is done. Raises StaleClaim, SessionLost."""
     claim = run.claim
     try:
-        result = _call(parts, claim, run.call)
+        return _call(parts, claim, run.call)
     except CallCut as cut:
         _end_cut(parts, claim, cut)
-        return None
     except ExecutorError as error:
         fail(parts, claim, error)
-        return None
     except TmpUnavailable as exc:
         parts.tmp.block(str(exc))
         put_back(parts, claim, str(exc))
-        return None
-    since = parts.completer.write(outcomes.saved(parts.terms, claim, result))
-    reach("saved")
-    parts.tmp.worked()
-    return replace(claim, phase=Phase.UPLOAD, saved=result, claimed_at=since)
+    return None
 
 
 def _call(parts: Parts, claim: Claim, call: Call) -> Saved:
@@ -161,6 +185,25 @@ def fail(parts: Parts, claim: Claim, error: ExecutorError) -> None:
 def put_back(parts: Parts, claim: Claim, why: str) -> None:
     """Back to its place in the queue, nobody's fault. Raises StaleClaim, SessionLost."""
     parts.completer.write(outcomes.released(parts.terms, claim, why))
+    _after_release(parts, claim, why)
+
+
+def leave_to_the_queue(parts: Parts, claim: Claim, why: str, then: Callable[[], None]) -> None:
+    """Put back a saved result without waiting for it; `then` runs in the completer's thread."""
+
+    def after(answer: Future[datetime]) -> None:
+        try:
+            answer.result()
+            _after_release(parts, claim, why)
+        except (StaleClaim, SessionLost) as exc:
+            _log_void(claim, exc)
+        finally:
+            then()
+
+    parts.completer.submit(outcomes.released(parts.terms, claim, why)).add_done_callback(after)
+
+
+def _after_release(parts: Parts, claim: Claim, why: str) -> None:
     reach("released")
     _drop_tmp(parts, claim)
     logger.warning("task released", extra={"task_id": claim.task_id, "attempt": claim.attempt, "why": why})
@@ -181,20 +224,49 @@ def _drop_tmp(parts: Parts, claim: Claim) -> None:
         reach("tmp_removed")
 
 
-def run_upload(parts: Parts, run: Run) -> None:
-    """Phase 1: bring the saved result to storage; a failure keeps it for another try."""
+def run_upload(parts: Parts, run: Run, then: Callable[[], None]) -> None:
+    """Phase 1: bring the saved result to storage; a failure keeps it for another try.
+
+    The commit is not waited for; `then` runs when nothing is left to do, in whatever thread.
+    """
     claim, address = run.claim, ""
     try:
         try:
             address = store(parts, claim, run.call)
-            deliver(parts, claim, run.call, address)
+            run.call.check()
         except CallCut as cut:
             _end_cut(parts, claim, cut, address)
         except (StorageError, FileNotFoundError) as exc:
             _end_failed_upload(parts, claim, exc)
+        else:
+            stored = replace(claim, saved=replace(claim.saved, key=address))
+            answer = parts.completer.submit(outcomes.delivered(parts.terms, stored))
+            answer.add_done_callback(partial(_after_delivery, parts, claim, address, then))
+            return
     except (StaleClaim, SessionLost) as exc:
-        logger.warning("upload is void", extra={"task_id": claim.task_id, "error": str(exc)})
-        _drop_object(parts, claim, address)
+        _end_void_upload(parts, claim, address, exc)
+    then()
+
+
+def _after_delivery(
+    parts: Parts, claim: Claim, address: str, then: Callable[[], None], answer: Future[datetime]
+) -> None:
+    """Killed before the file is removed: the sweep removes it."""
+    try:
+        at = answer.result()
+        reach("delivered")
+        parts.tmp.remove(claim.saved.tmp_file)
+        reach("tmp_removed")
+        _log_delivered(claim, at)
+    except (StaleClaim, SessionLost) as exc:
+        parts.aside(partial(_end_void_upload, parts, claim, address, exc))
+    finally:
+        then()
+
+
+def _end_void_upload(parts: Parts, claim: Claim, address: str, exc: Exception) -> None:
+    _log_void(claim, exc)
+    _drop_object(parts, claim, address)
 
 
 def store(parts: Parts, claim: Claim, call: Call) -> str:
@@ -214,17 +286,6 @@ def _sender(parts: Parts, claim: Claim) -> Mapping[str, str]:
     except SecretError as exc:
         raise StorageError("the creator's headers cannot be read") from exc
     return sender.unpacked(text)
-
-
-def deliver(parts: Parts, claim: Claim, call: Call, address: str) -> None:
-    """Say that it is stored, then remove the file: killed between, the sweep removes it."""
-    call.check()
-    stored = replace(claim, saved=replace(claim.saved, key=address))
-    at = parts.completer.write(outcomes.delivered(parts.terms, stored))
-    reach("delivered")
-    parts.tmp.remove(claim.saved.tmp_file)
-    reach("tmp_removed")
-    _log_delivered(claim, at)
 
 
 def _end_failed_upload(parts: Parts, claim: Claim, exc: Exception) -> None:

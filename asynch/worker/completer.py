@@ -36,15 +36,20 @@ class Completer:
         self._thread.start()
 
     def write(self, outcome: Outcome) -> datetime:
-        """Write one fenced move and return its time by the database's clock.
+        """Write one fenced move and return its time by the database's clock. Raises as the answer of `submit`."""
+        return self.submit(outcome).result()
 
-        Raises StaleClaim when the task is someone else's now, SessionLost when this worker's claims are void.
+    def submit(self, outcome: Outcome) -> Future[datetime]:
+        """Have one fenced move written; the answer is its time by the database's clock.
+
+        Else StaleClaim when the task is someone else's now, SessionLost when this worker's claims are void. What is
+        to be done then runs in the completer's thread and holds up all others: it must not wait for anything.
         """
         answer: Future[datetime] = Future()
         self._queue.put((outcome, answer))
         if self._ended.is_set():
             self._refuse()
-        return answer.result()
+        return answer
 
     def close(self) -> None:
         """Write what was handed in, then stop."""
@@ -104,7 +109,7 @@ class Completer:
         """Repeat until the database answers: a move that was written after all matches again, or is stale."""
         while not self._lost.is_set():
             try:
-                with db.transaction(self._pool) as conn:
+                with db.connection(self._pool) as conn:
                     return settle(conn, outcomes, queue_timeout_s=self._queue_timeout_s)
             except (DatabaseDown, *db.Collision) as exc:
                 logger.warning("outcomes not written, will retry", extra={"tasks": len(outcomes), "error": str(exc)})

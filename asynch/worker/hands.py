@@ -45,15 +45,16 @@ class Hands:
         self._running = running
         self._worker_id = worker_id
         self._calls: queues.SimpleQueue[Run | None] = queues.SimpleQueue()
-        self._uploads: queues.SimpleQueue[Run | None] = queues.SimpleQueue()
+        self._uploads: queues.SimpleQueue[Callable[[], None] | None] = queues.SimpleQueue()
         self._uploaders = uploaders
         self._longest_call_s = longest_call_s
-        self._callers = [threading.Thread(target=self._call, name=f"call-{n}", daemon=True) for n in range(callers)]
-        self._others = [threading.Thread(target=self._upload, name=f"up-{n}", daemon=True) for n in range(uploaders)]
+        self._callers = _threads("call", callers, self._work_off_calls)
+        self._others = _threads("up", uploaders, self._work_off_uploads)
 
-    def start(self, give_back: Callable[[Slot], None]) -> None:
-        """Begin; slots return through `give_back` once their outcome is committed."""
+    def start(self, give_back: Callable[[Slot], None], thread_freed: Callable[[], None]) -> None:
+        """Begin; slots return through `give_back` once their outcome is committed, `thread_freed` tells of threads."""
         self._give_back = give_back
+        self._thread_freed = thread_freed
         for thread in self._callers + self._others:
             thread.start()
 
@@ -86,6 +87,10 @@ class Hands:
         self._running.add(run)
         self._calls.put(run)
 
+    def aside(self, work: Callable[[], None]) -> None:
+        """Have an uploader do this."""
+        self._uploads.put(work)
+
     def claim_uploads(self, stop: threading.Event) -> None:
         """Until `stop`: claim this host's saved results whose time has come, as many as the uploaders can take."""
         pause_s = 0.0
@@ -95,7 +100,7 @@ class Hands:
             if room <= 0:
                 continue
             try:
-                with db.transaction(self._pool) as conn:
+                with db.connection(self._pool) as conn:
                     claims = queue.claim_uploads(
                         conn, tmp_host=self._parts.tmp.host_id, most=room, worker_id=self._worker_id
                     )
@@ -110,38 +115,47 @@ class Hands:
 
     def _enqueue(self, run: Run) -> None:
         self._running.add(run)
-        self._uploads.put(run)
+        self._uploads.put(partial(self._upload, run))
 
-    def _call(self) -> None:
+    def _work_off_calls(self) -> None:
         while (run := self._calls.get()) is not None:
-            saved = self._guard(run, partial(attempt.run_call, self._parts, run))
+            after = partial(self._after_call, run)
+            good = self._guard(run, partial(attempt.run_call, self._parts, run, after))
             self._running.call_ended(run)
-            if run.slot is not None:
-                self._give_back(run.slot)  # wakes the poller, which must find this thread free
-            if saved is not None:
-                self._hand_on(run, saved)
-            else:
-                self._running.remove(run)
+            self._thread_freed()
+            if not good:
+                after(None)
 
-    def _hand_on(self, run: Run, saved: Claim) -> None:
-        """From here on the run is an upload; a cut that came too late for the call is heard there."""
+    def _after_call(self, run: Run, saved: Claim | None) -> None:
+        """Its outcome is committed; from here on the run is an upload. A cut that came too late is heard there."""
+        if run.slot is not None:
+            self._give_back(run.slot)
+        if saved is None:
+            self._running.remove(run)
+            return
         upload = Run(saved, run.call)
         if self._uploads.qsize() < _WAITING * self._uploaders:
             self._enqueue(upload)
             return
-        self._guard(upload, partial(attempt.put_back, self._parts, saved, "the uploaders are far behind"))
-        self._running.remove(upload)
+        self._running.add(upload)
+        done = partial(self._running.remove, upload)
+        attempt.leave_to_the_queue(self._parts, saved, "the uploaders are far behind", done)
 
-    def _upload(self) -> None:
-        while (run := self._uploads.get()) is not None:
-            self._guard(run, partial(attempt.run_upload, self._parts, run))
-            self._running.remove(run)
+    def _work_off_uploads(self) -> None:
+        while (work := self._uploads.get()) is not None:
+            work()
 
-    def _guard(self, run: Run, work: Callable[[], Claim | None]) -> Claim | None:
-        """What no rule foresaw fails the attempt, not the thread; logged, because a person must look."""
+    def _upload(self, run: Run) -> None:
+        done = partial(self._running.remove, run)
+        if not self._guard(run, partial(attempt.run_upload, self._parts, run, done)):
+            done()
+
+    def _guard(self, run: Run, work: Callable[[], None]) -> bool:
+        """Whether it went well: what no rule foresaw fails the attempt, not the thread, and a person must look."""
         with log.bind(task_id=run.claim.task_id, tenant_id=run.claim.tenant_id):
             try:
-                return work()
+                work()
+                return True
             except Exception as exc:
                 logger.exception("attempt failed unexpectedly")
                 error = ExecutorError(ErrorCode.INTERNAL, f"internal error: {type(exc).__name__}", transient=True)
@@ -150,4 +164,8 @@ class Hands:
                 except (StaleClaim, SessionLost, db.Error):
                     logger.warning("its failure could not be recorded; it is put back if it is still ours")
                     self._running.in_doubt.set()
-            return None
+            return False
+
+
+def _threads(name: str, count: int, work: Callable[[], None]) -> list[threading.Thread]:
+    return [threading.Thread(target=work, name=f"{name}-{n}", daemon=True) for n in range(count)]

@@ -91,7 +91,14 @@ class Incarnation:
         self._running = Running()
         self._completer = Completer(self._pool, queue_timeout_s=setup.keep.queue_timeout_s, lost=self._lost)
         parts = attempt.Parts(
-            setup.executor, setup.storage, setup.tmp, setup.box, self._completer, setup.terms, self._names_object
+            setup.executor,
+            setup.storage,
+            setup.tmp,
+            setup.box,
+            self._completer,
+            setup.terms,
+            self._names_object,
+            aside=lambda work: self._hands.aside(work),
         )
         self._hands = Hands(
             parts,
@@ -132,7 +139,7 @@ class Incarnation:
         return worker_id
 
     def _names_object(self, claim: Claim, address: str) -> bool:
-        with db.reading(self._pool) as conn:
+        with db.connection(self._pool) as conn:
             return queue.names_object(conn, claim, address)
 
     def take_over(self, former: int) -> None:
@@ -191,7 +198,7 @@ class Incarnation:
         }
         setup.tmp.look()
         self._show()
-        self._hands.start(self._poller.give_back)
+        self._hands.start(self._poller.give_back, self._poller.wake)
         self._cleaner = self._start_cleaner()
         threads = [threading.Thread(target=duty, name=name, daemon=True) for name, duty in duties.items()]
         watch = partial(liveness.watch, self._running, self._poller, self._lines, self._lost, self._over)

@@ -99,7 +99,7 @@ class Beat:
     def once(self) -> None:
         """One beat. Raises SessionLost, DatabaseDown."""
         me = self._me
-        with db.reading(self._pool) as conn:
+        with db.connection(self._pool) as conn:
             if monotonic() - self._beaten_at >= BEAT_S * 0.9:
                 self._say(conn)
             tasks = [(r.claim.tenant_id, r.claim.id) for r in self._running.all()]

@@ -81,6 +81,7 @@ class Poller:
         self._hand_over = hand_over
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
+        self._woken = False
         self._freed_lock = threading.Lock()
         self._freed: list[Slot] = []
         self._unused: list[Slot] = []  # won, but without a task; no reason to look at their lanes again
@@ -107,8 +108,10 @@ class Poller:
 
     def wake(self) -> None:
         """Something changed: have a round now. Any thread."""
-        with suppress(BlockingIOError, OSError):
-            self._writer.send(b"\0")
+        if not self._woken:  # one byte for all who call before it is read: each costs a system call
+            self._woken = True
+            with suppress(BlockingIOError, OSError):
+                self._writer.send(b"\0")
 
     def drain(self) -> None:
         """Claim no more; slots are still given back. Any thread."""
@@ -310,6 +313,7 @@ class Poller:
             return
         readable, _, _ = select.select([self._session.fileno(), self._reader.fileno()], [], [], timeout_s)
         if self._reader.fileno() in readable:
+            self._woken = False  # before anything is looked at: who comes from here on sends again
             self._reader.recv(4096)
         if self._session.fileno() in readable:
             self._listen()

@@ -28,7 +28,7 @@ def sweep(pool: db.Pool, tmp: TmpDir) -> int:
     names = sorted(files)
     for start in range(0, len(names), _BATCH):
         some = {name: files[name] for name in names[start : start + _BATCH]}
-        with db.reading(pool) as conn:
+        with db.connection(pool) as conn:
             known = workers.known_files(conn, some)
         for name in some.keys() - known:
             tmp.remove(name)

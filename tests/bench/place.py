@@ -92,7 +92,7 @@ class Site:
 
     def ask(self, statement: str, *params: Any) -> list[db.Row]:
         """The rows of the bench's own question."""
-        with db.reading(self.pool) as conn:
+        with db.connection(self.pool) as conn:
             return conn.execute(statement, params).fetchall()
 
     def count(self, where: str) -> int:

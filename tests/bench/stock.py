@@ -59,7 +59,7 @@ def add_tasks(
 
 def settle_down(site: Site) -> None:
     """What autovacuum would do in the middle of a measurement, and a checkpoint that it need not pay for."""
-    with db.reading(site.pool) as conn:
+    with db.connection(site.pool) as conn:
         conn.commit()
         conn.autocommit = True
         conn.execute("VACUUM ANALYZE")

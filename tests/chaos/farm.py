@@ -171,7 +171,7 @@ class Farm:
 
     def ask(self, statement: str, *params: Any) -> list[db.Row]:
         """The rows of a test's own question."""
-        with db.reading(self.pool) as conn:
+        with db.connection(self.pool) as conn:
             return conn.execute(statement, params).fetchall()
 
     def task(self, task_id: int) -> db.Row:

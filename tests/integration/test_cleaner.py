@@ -209,7 +209,7 @@ def test_the_depth_of_a_lane_foresees_its_retries(pool: db.Pool) -> None:
     bend(pool, tasks[:1], state=3)
     bend(pool, tasks[1:2], state=3, final=True)
 
-    with db.reading(pool) as conn:
+    with db.connection(pool) as conn:
         assert store.lane_depth(conn, lane) == store.Depth(depth=2, returning=1)
 
 
@@ -373,7 +373,7 @@ def test_a_purged_task_is_known_to_be_gone(pool: db.Pool, storage: LocalStorage)
     bend(pool, [task], state=5, final=True, wake_at=ago(1), error_code="cancelled")
     purge(pool, TERMS, storage)
 
-    with db.reading(pool) as conn:
+    with db.connection(pool) as conn:
         known = store.purged(conn, tenant_id=TENANT, ids=[task, task + 1])
 
     assert known == {task: {"state": 5, "code": "cancelled"}}
@@ -565,7 +565,7 @@ LEADING = (
 
 
 def end_leading_session(pool: db.Pool) -> None:
-    with db.reading(pool) as conn:
+    with db.connection(pool) as conn:
         conn.execute(f"SELECT pg_terminate_backend(pid, 5000) {LEADING}".encode(), (LEADER_LOCK,))
 
 

@@ -92,7 +92,7 @@ def waits_for_a_row(pool: db.Pool) -> bool:
 
 def end_connections(pool: db.Pool, name: str) -> int:
     """Terminate the backends of this name; how many there were."""
-    with db.reading(pool) as conn:
+    with db.connection(pool) as conn:
         found = conn.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s", (name,)
         ).fetchall()

@@ -195,7 +195,7 @@ def test_a_row_names_its_object_by_key_until_it_is_delivered_and_by_its_address_
 
     def named(oss_file: str, address: str) -> bool:
         bend(pool, [task], oss_file=oss_file)
-        with db.reading(pool) as conn:
+        with db.connection(pool) as conn:
             return queue.names_object(conn, claim, address)
 
     assert named(f"k/{task}", "http://files/1")

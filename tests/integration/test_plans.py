@@ -235,7 +235,7 @@ def ways(conn: db.Connection, use: Use, table: str = "asynch_task") -> set[tuple
 @pytest.mark.parametrize("name", OF_WORKERS)
 def test_a_workers_pool_goes_through_the_index(table: str, name: str) -> None:
     use, indexes = OF_WORKERS[name]
-    with db.open_pool(table, size=1, name="tests", pinned=True) as pool, db.reading(pool) as conn:
+    with db.open_pool(table, size=1, name="tests", pinned=True) as pool, db.connection(pool) as conn:
         assert ways(conn, use) == {("Index Scan", index) for index in indexes}
 
 
@@ -249,7 +249,7 @@ def test_the_claim_session_goes_through_the_index(table: str, name: str) -> None
 @pytest.mark.parametrize("name", OF_REQUESTS)
 def test_a_request_goes_through_an_index(full_table: str, name: str) -> None:
     use, indexes = OF_REQUESTS[name]
-    with db.open_pool(full_table, size=1, name="tests") as pool, db.reading(pool) as conn:
+    with db.open_pool(full_table, size=1, name="tests") as pool, db.connection(pool) as conn:
         used = ways(conn, use)
 
     assert {kind for kind, _ in used} <= {"Index Scan", "Bitmap Heap Scan"}
@@ -272,7 +272,7 @@ OF_THE_LOG: dict[str, tuple[OpFilter, set[str]]] = {
 @pytest.mark.parametrize("name", OF_THE_LOG)
 def test_a_search_of_the_op_log_goes_through_an_index(full_table: str, name: str) -> None:
     wanted, indexes = OF_THE_LOG[name]
-    with db.open_pool(full_table, size=1, name="tests") as pool, db.reading(pool) as conn:
+    with db.open_pool(full_table, size=1, name="tests") as pool, db.connection(pool) as conn:
         used = ways(
             conn, lambda c: oplog.list_op_logs(c, tenant_id=1, wanted=wanted, limit=10, offset=10, cap=100),
             "asynch_op_log",
@@ -285,7 +285,7 @@ def test_a_search_of_the_op_log_goes_through_an_index(full_table: str, name: str
 @pytest.mark.parametrize("name", sorted(OF_THE_LOG.keys() - {"all"}))
 def test_a_search_of_the_op_log_reads_little_of_it(filled: str, name: str) -> None:
     wanted, _ = OF_THE_LOG[name]
-    with db.open_pool(filled, size=1, name="tests") as pool, db.reading(pool) as conn:
+    with db.open_pool(filled, size=1, name="tests") as pool, db.connection(pool) as conn:
         touched = blocks(
             conn, lambda c: oplog.list_op_logs(c, tenant_id=1, wanted=wanted, limit=10, offset=10, cap=100)
         )
@@ -297,7 +297,7 @@ def test_a_search_of_the_op_log_reads_little_of_it(filled: str, name: str) -> No
 def test_the_statistics_of_a_week_read_no_other_days(filled: str, kind: str) -> None:
     find = {"model": stats.list_model_stats, "biz": stats.list_biz_stats}[kind]
     week = StatFilter(date(2025, 6, 1), date(2025, 6, 7))
-    with db.open_pool(filled, size=1, name="tests") as pool, db.reading(pool) as conn:
+    with db.open_pool(filled, size=1, name="tests") as pool, db.connection(pool) as conn:
         used = ways(conn, lambda c: find(c, tenant_id=1, wanted=week, limit=10, offset=10), f"asynch_{kind}_stat")
         touched = blocks(conn, lambda c: find(c, tenant_id=1, wanted=week, limit=10, offset=10))
 
@@ -307,7 +307,7 @@ def test_the_statistics_of_a_week_read_no_other_days(filled: str, kind: str) -> 
 
 def test_creating_tasks_reads_no_task(full_table: str) -> None:
     tasks = [(n, 1, NewTask("m")) for n in range(10**6, 10**6 + 1000)]
-    with db.open_pool(full_table, size=1, name="tests") as pool, db.reading(pool) as conn:
+    with db.open_pool(full_table, size=1, name="tests") as pool, db.connection(pool) as conn:
         assert ways(
             conn, lambda c: store.insert_tasks(c, tasks, tenant_id=1, creator="c", queue_timeout_s=1.0, timezone="UTC")
         ) == set()  # fmt: skip
@@ -318,7 +318,7 @@ def test_a_write_to_named_tasks_meets_them_by_their_key_alone(full_table: str, n
     """Under the pins as well as without: a partial index on the state would be read again at every change."""
     use, _ = {**OF_WORKERS, **OF_REQUESTS}[name]
     for pinned in (True, False):
-        with db.open_pool(full_table, size=1, name="tests", pinned=pinned) as pool, db.reading(pool) as conn:
+        with db.open_pool(full_table, size=1, name="tests", pinned=pinned) as pool, db.connection(pool) as conn:
             assert {index for _, index in ways(conn, use) if index} == {KEY}
 
 
@@ -384,7 +384,7 @@ def test_a_scan_passes_a_deep_lane_in_one_step(deep: str) -> None:
 
 
 def test_settling_one_task_reads_a_few_blocks(filled: str) -> None:
-    with db.open_pool(filled, size=1, name="tests", pinned=True) as pool, db.reading(pool) as conn:
+    with db.open_pool(filled, size=1, name="tests", pinned=True) as pool, db.connection(pool) as conn:
         (row,) = conn.execute(
             "SELECT id, worker_id FROM asynch_task WHERE state = 1 AND tenant_id = 1 LIMIT 1"
         ).fetchall()

@@ -43,7 +43,7 @@ def slot_locks(pool: db.Pool) -> list[tuple[int, int]]:
 
 def kill(pool: db.Pool, victim: Worker) -> None:
     """End the session of a worker, and wait until its locks are free."""
-    with db.reading(pool) as conn:
+    with db.connection(pool) as conn:
         conn.execute("SELECT pg_terminate_backend(%s, 5000)", (victim.session.info.backend_pid,))
 
 

@@ -206,7 +206,7 @@ def test_a_reader_that_had_to_wait_for_another_sees_what_he_left(api: Api, done:
 
 def waiters(pool: db.Pool) -> int:
     """How many sessions wait for a lock."""
-    with db.reading(pool) as conn:
+    with db.connection(pool) as conn:
         row = conn.execute("SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchone()
     assert row is not None
     count: int = row["n"]

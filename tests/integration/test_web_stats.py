@@ -293,7 +293,7 @@ def test_sixteen_creators_and_two_folders_count_exactly(api: Api, pool: db.Pool)
 
     def reading() -> None:
         while not done.is_set():
-            with db.reading(pool) as conn:
+            with db.connection(pool) as conn:
                 rows, _ = stats.list_biz_stats(conn, tenant_id=0, wanted=stats.StatFilter(), limit=9, offset=0)
             seen.append(sum(row["request_count"] for row in rows))
 

@@ -532,7 +532,7 @@ def test_a_worker_that_lost_its_session_starts_over_and_blames_nobody(own: Own) 
     until(lambda: life.calls(task))
     (first,) = all_rows(life.pool, "SELECT id FROM asynch_worker")
 
-    with db.reading(life.pool) as conn:
+    with db.connection(life.pool) as conn:
         conn.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND objid = %s "
             "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
