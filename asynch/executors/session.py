@@ -37,16 +37,16 @@ class Wire:
     def __init__(self, call: Call) -> None:
         self.call = call
         self._lock = threading.Lock()
-        self._handle: socket.socket | None = None
+        self._handle: int | None = None
         call.on_cut(self.shut)
 
     def attach(self, sock: socket.socket) -> None:
         """Go on with `sock`; shuts it if the call was cut meanwhile."""
-        handle = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
+        handle = os.dup(sock.fileno())
         with self._lock:
             former, self._handle = self._handle, handle
         if former is not None:
-            former.close()
+            os.close(former)
         if self.call.reason is not None:
             self.shut()
 
@@ -54,14 +54,15 @@ class Wire:
         """End the connection under whatever waits on it; harmless when there is none any more."""
         with self._lock, suppress(OSError):
             if self._handle is not None:
-                self._handle.shutdown(socket.SHUT_RDWR)
+                with socket.socket(fileno=os.dup(self._handle)) as sock:
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Let go of the connection without ending it."""
         with self._lock:
             handle, self._handle = self._handle, None
         if handle is not None:
-            handle.close()
+            os.close(handle)
 
 
 class Dialer:

@@ -14,7 +14,7 @@ class Storage(Protocol):
     """
 
     def put(self, key: str, path: Path, content_type: str, *, sender: Mapping[str, str] | None = None) -> str:
-        """Store the file at `path` under `key`, whole or not at all, and return its address.
+        """Store the file at `path`, which is on disk, under `key`, whole or not at all, and return its address.
 
         The same key again replaces the object, or, where the store gives the names, tells it that this is a
         repetition. The file at `path` is left as it is. `sender` are headers that say on whose behalf, for stores

@@ -185,6 +185,7 @@ def fail(parts: Parts, claim: Claim, error: ExecutorError) -> None:
 def put_back(parts: Parts, claim: Claim, why: str) -> None:
     """Back to its place in the queue, nobody's fault. Raises StaleClaim, SessionLost."""
     parts.completer.write(outcomes.released(parts.terms, claim, why))
+    reach("released")
     _after_release(parts, claim, why)
 
 
@@ -194,6 +195,7 @@ def leave_to_the_queue(parts: Parts, claim: Claim, why: str, then: Callable[[], 
     def after(answer: Future[datetime]) -> None:
         try:
             answer.result()
+            reach("released")
             _after_release(parts, claim, why)
         except (StaleClaim, SessionLost) as exc:
             _log_void(claim, exc)
@@ -204,7 +206,6 @@ def leave_to_the_queue(parts: Parts, claim: Claim, why: str, then: Callable[[], 
 
 
 def _after_release(parts: Parts, claim: Claim, why: str) -> None:
-    reach("released")
     _drop_tmp(parts, claim)
     logger.warning("task released", extra={"task_id": claim.task_id, "attempt": claim.attempt, "why": why})
 

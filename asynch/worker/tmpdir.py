@@ -30,7 +30,7 @@ class ResultFile:
         self.head = b""
         self._sha256 = hashlib.sha256()
         try:
-            self._file = path.open("wb", buffering=0)
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             raise TmpUnavailable(f"cannot create a file in tmp_dir: {exc.strerror}") from exc
 
@@ -39,7 +39,7 @@ class ResultFile:
         try:
             view = memoryview(data)
             while view:
-                view = view[self._file.write(view) :]
+                view = view[os.write(self._fd, view) :]
         except OSError as exc:
             raise TmpUnavailable(f"cannot write to tmp_dir: {exc.strerror}") from exc
         self._sha256.update(data)
@@ -51,7 +51,7 @@ class ResultFile:
     def sync(self) -> None:
         """Return when the bytes survive a crash of the machine."""
         try:
-            os.fsync(self._file.fileno())
+            os.fsync(self._fd)
         except OSError as exc:
             raise TmpUnavailable(f"cannot sync to tmp_dir: {exc.strerror}") from exc
 
@@ -68,7 +68,7 @@ class ResultFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._file.close()
+        os.close(self._fd)
 
 
 class TmpDir:

@@ -13,7 +13,7 @@ from asynch.worker.points import POINTS
 
 SOURCE = Path(attempt.__file__)
 #: whatever is done with these leaves something behind that a killed process does not take back
-LASTING = {"completer", "storage", "executor"}
+LASTING = {"storage", "executor"}
 #: what an attempt may ask of its tmp_dir and its file without changing them
 HARMLESS = {"name_of", "file", "worked", "block", "as_binary"}
 #: changes of files by any other way
@@ -89,6 +89,8 @@ def call_lasts(func: ast.expr) -> bool:
     if not isinstance(func, ast.Attribute):
         return False
     owner = func.value.attr if isinstance(func.value, ast.Attribute) else getattr(func.value, "id", "")
+    if owner in {"completer", "answer"}:  # what was submitted is written when the answer is there
+        return func.attr in {"write", "result"}
     if owner in {"tmp", "file"}:
         return func.attr not in HARMLESS
     return owner in LASTING or (func.attr in RAW and owner not in {"box"})
