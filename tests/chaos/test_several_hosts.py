@@ -94,14 +94,14 @@ def outcomes(farm: Spread, task_id: int, host: str) -> list[tuple[str, str | Non
 
 
 def test_all_hosts_share_the_work_and_keep_the_limit(farm: Spread) -> None:
-    farm.create_model(maxConcurrency=6)
-    farm.start_on(*WORKERS, threads=2, reserve=1)
+    farm.create_model(maxConcurrency=8)
+    farm.start_on(*WORKERS, threads=3, reserve=1)  # two of them are too few for the limit, three are too many
 
-    ids = farm.create(*[{"sleep": 0.3, "size": 3000}] * 30)
+    ids = farm.create(*[{"sleep": 0.5, "size": 3000}] * 40)
 
     check_invariants(farm)
     assert {farm.task(task_id)["state"] for task_id in ids} == {State.SUCCEEDED}
-    assert farm.model.ledger.max_open_by_path["/m"] == 6
+    assert farm.model.ledger.max_open_by_path["/m"] == 8
     assert {host for task_id in ids for host in farm.ran_on(task_id)} == set(WORKERS)
     assert all(front.status(f"/task/{ids[0]}/result") == 303 for front in farm.fronts)
 
