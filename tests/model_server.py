@@ -207,8 +207,8 @@ class Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 1024
 
-    def __init__(self, port: int) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        super().__init__((host, port), Handler)
         self.ledger = Ledger()
         self.clients: set[socket.socket] = set()
         self.accepted = 0
@@ -233,11 +233,11 @@ class Server(ThreadingHTTPServer):
 class ModelServer:
     """A model service in this process: `with ModelServer() as model: ... model.url`."""
 
-    def __init__(self, port: int = 0) -> None:
-        self._server = Server(port)
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
+        self._server = Server(port, host)
         self.ledger = self._server.ledger
         self.port: int = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host}:{self.port}"
 
     def start(self) -> ModelServer:
         """Serve from a thread of its own."""

@@ -13,15 +13,16 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST, as 
 
 
 class Proxy:
-    """Forwards 127.0.0.1:`port` to `target`: `with Proxy(("127.0.0.1", 5432)) as proxy: ... proxy.port`."""
+    """Forwards `host`:`port` to `target`: `with Proxy(("127.0.0.1", 5432)) as proxy: ... proxy.port`."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], host: str = "127.0.0.1") -> None:
         self._target = target
+        self._host = host
         self._flowing = threading.Event()
         self._flowing.set()
         self._lock = threading.Lock()
         self._links: set[_Link] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._listener = socket.create_server((host, 0), backlog=256)
         self.port: int = self._listener.getsockname()[1]
         self._serve()
 
@@ -40,7 +41,7 @@ class Proxy:
 
     def accept(self) -> None:
         """Serve again after `refuse`."""
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=256)
+        self._listener = socket.create_server((self._host, self.port), backlog=256)
         self._serve()
 
     def stall(self) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from minio import Minio
 from minio.error import MinioException
 from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError
+
+from asynch.processes import spawn
 
 ACCESS_KEY, SECRET_KEY = "asynch-tests", "a-secret-for-tests-only"
 START_TIMEOUT_S = 60.0
@@ -48,13 +51,13 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     server = Seaweed(f"127.0.0.1:{ports[ROLES.index('s3')]}")
     log = home / "log"
     with log.open("wb") as out:
-        process = subprocess.Popen(
+        process = spawn(
             command(binary, home, ports),
+            death_signal=signal.SIGKILL,
             cwd=home,
             # each bucket has volumes of its own, by default seven at once: a test with a new bucket would wait
             env={**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},
             stdout=out,
-            stderr=subprocess.STDOUT,
         )
     try:
         wait_until_it_stores(server, process, log)

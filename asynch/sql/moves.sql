@@ -212,7 +212,7 @@ WITH RECURSIVE host(id) AS (
     SELECT h.id FROM host h WHERE h.id IS NOT NULL AND NOT EXISTS (
         SELECT 1 FROM asynch_host a WHERE a.id = h.id AND a.seen_at > now() - make_interval(secs => %(grace_s)s))
 ), lost AS MATERIALIZED (
-    SELECT x.tenant_id, x.id, x.oss_file FROM silent s
+    SELECT x.tenant_id, x.id, x.oss_file, (SELECT a.name FROM asynch_host a WHERE a.id = s.id) AS host FROM silent s
     CROSS JOIN LATERAL (
         SELECT t.tenant_id, t.id, t.oss_file FROM asynch_task t
         WHERE t.state = 0 AND t.phase = 1 AND t.tmp_host = s.id
@@ -223,6 +223,10 @@ WITH RECURSIVE host(id) AS (
 UPDATE asynch_task t
 SET phase = 0, tmp_file = '', tmp_host = '', oss_file = '', enqueue_at = now(), upload_failures = 0,
     wake_at = now() + make_interval(secs => coalesce(t.queue_timeout_seconds, %(queue_timeout_s)s::float8)),
+    attempts = (CASE WHEN jsonb_array_length(t.attempts) >= 20 THEN t.attempts - 0 ELSE t.attempts END)
+        || jsonb_build_object('attempt', t.attempt, 'startedAt', asynch_time(t.started_at), 'finishedAt', asynch_time(now()),
+            'host', l.host, 'phase', 1, 'outcome', 'lost', 'code', NULL, 'httpStatus', NULL,
+            'detail', 'the host of the saved result is silent'),
     version = t.version + 1, updated_at = now()
 FROM lost l
 WHERE t.tenant_id = l.tenant_id AND t.id = l.id

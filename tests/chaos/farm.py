@@ -20,6 +20,7 @@ from asynch import db, settings, wiring
 from asynch.processes import spawn
 from asynch.secretbox import SecretBox
 from asynch.web import Parts
+from tests.chaos.hosts import Host
 from tests.live import KEY, Live, serving
 from tests.model_server import ModelServer
 
@@ -103,14 +104,22 @@ class Farm:
     # -- workers -----------------------------------------------------------------------------------------------
 
     def start_worker(
-        self, *, tmp: str = "tmp", crash_point: str = "", dsn: str = "", ready: bool = True, **worker: Any
+        self,
+        *,
+        tmp: str = "tmp",
+        crash_point: str = "",
+        dsn: str = "",
+        ready: bool = True,
+        host: Host | None = None,
+        **worker: Any,
     ) -> Worker:
         """Another worker, with `worker` on top of the farm's settings; `ready` waits until it claims."""
-        tmp_dir = self.home / tmp
+        home = self.home / host.name if host else self.home
+        tmp_dir = home / tmp
         self.tmp_dirs.add(tmp_dir)
         number = len(self.workers)
         config = self.home / f"worker-{number}.yml"
-        merged = {**self.sections, "database": {"dsn": dsn or self.worker_dsn or self.dsn}}
+        merged = {**self.sections, "data_dir": str(home), "database": {"dsn": dsn or self.worker_dsn or self.dsn}}
         merged["worker"] = {**merged["worker"], "tmp_dir": str(tmp_dir), **worker}
         config.write_text(yaml.safe_dump(merged))
         environ = {name: value for name, value in os.environ.items() if not name.startswith("ASYNCH_")}
@@ -118,7 +127,7 @@ class Farm:
             environ["CRASH_POINT"] = crash_point
         log = self.home / f"worker-{number}.log"
         with log.open("wb") as output:
-            argv = [sys.executable, "-m", "asynch", "worker", "--config", str(config)]
+            argv = [*(host.inside if host else ()), sys.executable, "-m", "asynch", "worker", "--config", str(config)]
             process = spawn(argv, death_signal=signal.SIGKILL, env=environ, stdout=output)
         started = Worker(process, tmp_dir, log)
         self.workers.append(started)

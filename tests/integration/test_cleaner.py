@@ -283,6 +283,22 @@ def test_results_of_a_silent_host_are_called_again(pool: db.Pool, dsn: str, stor
     assert (row["phase"], row["tmp_file"], row["tmp_host"], row["oss_file"]) == (0, "", "", "")
 
 
+@pytest.mark.parametrize(("known", "name"), [(True, "gone"), (False, None)])
+def test_an_attempt_tells_that_its_result_was_lost(
+    pool: db.Pool, storage: LocalStorage, known: bool, name: str | None
+) -> None:
+    task = add_task(pool, add_model(pool))
+    save(pool, task, tmp_host="gone")
+    bend(pool, [task], attempt=3)
+    if known:
+        host(pool, "gone", 601)
+
+    lose(pool, TERMS, storage)
+
+    record = row_of(pool, task)["attempts"][-1]
+    assert (record["attempt"], record["host"], record["phase"], record["outcome"]) == (3, name, 1, "lost")
+
+
 def test_results_of_a_host_that_was_heard_of_in_time_stay(pool: db.Pool, storage: LocalStorage) -> None:
     save(pool, add_task(pool, add_model(pool)), tmp_host="here")
     host(pool, "here", 590)
