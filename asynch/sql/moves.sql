@@ -11,7 +11,11 @@ WITH want AS MATERIALIZED (
 ), picked AS MATERIALIZED (
     SELECT t.tenant_id, t.id, t.lane_id
     FROM want w
-    JOIN asynch_models m ON m.lane_id = w.lane_id AND m.enabled = 1 AND m.deleted_at IS NULL
+    -- LATERAL and OFFSET hold the planner to one probe a lane, also of a table that was never analysed.
+    CROSS JOIN LATERAL (
+        SELECT m.lane_id FROM asynch_models m
+        WHERE m.lane_id = w.lane_id AND m.enabled = 1 AND m.deleted_at IS NULL OFFSET 0
+    ) open
     CROSS JOIN LATERAL (
         SELECT x.tenant_id, x.id, w.lane_id
         FROM generate_series(0, 19) AS r(rank)
@@ -34,7 +38,8 @@ WITH want AS MATERIALIZED (
 ), counted AS (
     INSERT INTO asynch_model_stat (day, tenant_id, creator, model_name, request_count)
     SELECT (now() AT TIME ZONE %(timezone)s)::date, c.tenant_id, c.creator, c.model_name, count(*)
-    FROM claimed c JOIN asynch_models m ON m.lane_id = c.lane_id AND m.kind = 'model'
+    FROM claimed c
+    CROSS JOIN LATERAL (SELECT 1 FROM asynch_models l WHERE l.lane_id = c.lane_id AND l.kind = 'model' OFFSET 0) m
     GROUP BY c.tenant_id, c.creator, c.model_name ORDER BY c.tenant_id, c.creator, c.model_name
     ON CONFLICT (day, tenant_id, creator, model_name)
     DO UPDATE SET request_count = asynch_model_stat.request_count + excluded.request_count, updated_at = now()
@@ -46,7 +51,7 @@ SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.
        extract(epoch FROM now() - c.created_at)::float8 AS age_s,
        m.base_url, m.route, m.http_method, m.api_key, m.timeout_seconds, m.retry_times, m.retry_queue_max_seconds,
        m.retry_on, m.retry_backoff_seconds, m.max_result_bytes
-FROM claimed c JOIN asynch_models m ON m.lane_id = c.lane_id
+FROM claimed c CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = c.lane_id OFFSET 0) m
 ORDER BY c.rank, c.enqueue_at, c.id
 
 -- claim_uploads --
@@ -70,7 +75,7 @@ SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.
        extract(epoch FROM now() - c.created_at)::float8 AS age_s,
        m.base_url, m.route, m.http_method, m.api_key, m.timeout_seconds, m.retry_times, m.retry_queue_max_seconds,
        m.retry_on, m.retry_backoff_seconds, m.max_result_bytes
-FROM claimed c JOIN asynch_models m ON m.lane_id = c.lane_id
+FROM claimed c CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = c.lane_id OFFSET 0) m
 
 -- settle --
 -- SAVE, DELIVER, FAIL, GIVE_UP, RELEASE, LOSE, CANCEL by the holder of the claim, many at once. Fenced by attempt and

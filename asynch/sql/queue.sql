@@ -12,7 +12,7 @@ WITH RECURSIVE scan(lane_id, n) AS (
 )
 SELECT s.lane_id, m.tenant_id, m.max_concurrency, m.permits,
        m.enabled = 1 AND m.deleted_at IS NULL AS open
-FROM scan s JOIN asynch_models m ON m.lane_id = s.lane_id
+FROM scan s CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = s.lane_id OFFSET 0) m
 WHERE s.lane_id IS NOT NULL
 ORDER BY s.lane_id
 
