@@ -48,6 +48,9 @@ _OPTIONS: Mapping[str, Any] = {
 
 #: How long one waits for a connection before the database counts as down.
 _PATIENCE_S = 10.0
+#: And how long once it is known to be down: every request of an API would hold one of its threads meanwhile.
+_PATIENCE_WHILE_DOWN_S = 1.0
+_down: WeakSet[Pool] = WeakSet()
 
 #: Set on every connection. A dead client frees its locks even while its query runs; a forgotten transaction ends.
 _SETTINGS = (
@@ -175,14 +178,16 @@ def _connection_is_at_fault(sqlstate: str) -> bool:
 @contextmanager
 def _taken(pool: Pool) -> Iterator[Connection]:
     """A connection of the pool, which tries a lost database again only when it is asked anew: so ask each second."""
-    end = monotonic() + _PATIENCE_S
+    end = monotonic() + (_PATIENCE_WHILE_DOWN_S if pool in _down else _PATIENCE_S)
     while True:
         try:
             conn = pool.getconn(timeout=1.0)
             break
         except PoolTimeout:
             if monotonic() >= end or pool.closed:
+                _down.add(pool)
                 raise
+    _down.discard(pool)
     try:
         with conn:
             yield conn

@@ -224,6 +224,20 @@ def test_a_dead_database_is_503_with_retry_after_and_without_details(dead_databa
     assert "asynch_test" not in answer.text
 
 
+def test_a_database_known_to_be_dead_holds_up_nobody_for_long(
+    dead_database: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "_PATIENCE_S", 2.5)
+    took = []
+    for _ in range(2):
+        begun = time.monotonic()
+        assert dead_database.call("POST", "/model/listModel", {}).status_code == 503
+        took.append(time.monotonic() - begun)
+
+    assert took[0] > 2.4
+    assert took[1] < 2
+
+
 def test_a_dead_database_is_alive_but_not_ready(dead_database: Live) -> None:
     assert dead_database.call("GET", "/healthz").status_code == 200
     assert dead_database.call("GET", "/readyz").status_code == 503
