@@ -71,7 +71,7 @@ def check_states(farm: Farm, rows: Mapping[int, db.Row], pending: Collection[int
 
 
 def check_objects(farm: Farm, rows: Mapping[int, db.Row]) -> None:
-    """One object a success, with the bytes the row promises; no other object, no part of one.
+    """One object a success, with the bytes the row promises; no other object, and after a sweep no part of one.
 
     The upload of a task that was cancelled may have been killed or cut off between the store and the row: the row
     still names that object, and the object must go with it.
@@ -79,6 +79,7 @@ def check_objects(farm: Farm, rows: Mapping[int, db.Row]) -> None:
     promised = {row["oss_file"]: row["sha256"] for row in rows.values() if row["state"] in SUCCESS}
     assert len(promised) == sum(row["state"] in SUCCESS for row in rows.values()), "two tasks share an object"
     chosen = settings.build(farm.sections)
+    farm.live.parts.storage.sweep(0)  # who was killed while it copied has left its part
     there = dict(stored(chosen))
     undelivered = {row["oss_file"]: row["id"] for row in rows.values() if row["state"] not in SUCCESS and row["final"]}
     assert there.keys() - promised.keys() <= undelivered.keys(), "objects that no row names"
