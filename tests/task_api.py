@@ -173,7 +173,11 @@ class Hand:
 
     def succeed(self, *task_ids: str) -> None:
         """Bring these tasks to state 2."""
-        self.settle(*[outcomes.delivered(TERMS, claim) for claim in self.save(*self.take(*task_ids))])
+        self.deliver(*self.take(*task_ids))
+
+    def deliver(self, *claims: Claim) -> None:
+        """Bring what these claims are for to state 2."""
+        self.settle(*[outcomes.delivered(TERMS, claim) for claim in self.save(*claims)])
 
     def fail(self, *task_ids: str, detail: str = "the model said no") -> None:
         """Let one call of each of these tasks fail; the model's retry rule decides what comes of it."""

@@ -120,15 +120,13 @@ def test_sixteen_creators_on_two_processes_fill_the_queue_exactly(
 def test_the_limit_holds_while_workers_claim_and_settle(live: Live, second: Live, hand: Hand, pool: db.Pool) -> None:
     api = Api(live)
     api.model(queueLimit=10, maxConcurrency=100)
+    lane = all_rows(pool, "SELECT lane_id FROM asynch_models")[0]["lane_id"]
     over, ended = threading.Event(), threading.Event()
 
     def work() -> None:
         while not ended.is_set():
-            waiting = all_rows(
-                pool, "SELECT task_id FROM asynch_task WHERE state = 0 ORDER BY rank, enqueue_at, id LIMIT 3"
-            )
-            if waiting:
-                hand.succeed(*[row["task_id"] for row in waiting])
+            if claims := hand.worker.claim(lane, 3):
+                hand.deliver(*claims)
 
     def look() -> None:
         while not ended.is_set():
