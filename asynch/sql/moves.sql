@@ -154,11 +154,12 @@ WHERE t.tenant_id = d.tenant_id AND t.id = d.id
 RETURNING t.lane_id
 
 -- rerun --
--- RERUN: final failed or cancelled tasks run again from their phase, their retries renewed, at the tail. Not those
--- whose time is over: the purge may have removed their objects already.
+-- RERUN: final failed or cancelled tasks run again from their phase, their retries renewed, at the tail: uploads of a
+-- saved result are tried for as long again. Not those whose time is over: the purge may have removed their objects.
 UPDATE asynch_task t
 SET state = 0, final = false, retry_count = 0, crash_count = 0, upload_failures = 0, enqueue_at = now(),
-    rank = t.rank | 1, expire_at = NULL, finished_at = NULL, error_code = '', error_msg = '', error_retryable = NULL,
+    rank = t.rank | 1, started_at = CASE t.phase WHEN 1 THEN now() ELSE t.started_at END,
+    expire_at = NULL, finished_at = NULL, error_code = '', error_msg = '', error_retryable = NULL,
     wake_at = CASE WHEN t.phase = 0
               THEN now() + make_interval(secs => coalesce(t.queue_timeout_seconds, %(queue_timeout_s)s::float8)) END,
     updater = %(updater)s, version = t.version + 1, updated_at = now()

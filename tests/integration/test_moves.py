@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
 
@@ -514,6 +514,17 @@ def test_a_rescue_takes_no_more_than_its_batch(pool: db.Pool) -> None:
         taken = workers.rescue(conn, workers=[OWNER], host="h", charged=True, max_crashes=3, keep=KEEP, most=2)
 
     assert len(taken) == 2
+
+
+def test_a_rerun_of_an_upload_has_as_long_as_the_first_run_had(pool: db.Pool) -> None:
+    called, saved = add_tasks(pool, add_model(pool), 2)
+    save(pool, saved)
+    bend(pool, [called, saved], state=3, final=True, started_at=ago(3600))
+    with db.transaction(pool) as conn:
+        store.rerun(conn, tenant_id=TENANT, ids=[called, saved], updater="u", queue_timeout_s=1.0)
+
+    age = {i: datetime.now(UTC) - row_of(pool, i)["started_at"] for i in (called, saved)}
+    assert age[saved] < timedelta(minutes=1) < age[called]
 
 
 def test_a_rerun_starts_with_its_retries_renewed_and_its_phase_kept(pool: db.Pool) -> None:

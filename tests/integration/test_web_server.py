@@ -157,7 +157,7 @@ def test_a_request_in_flight_is_answered_before_the_end(api: Api, pool: db.Pool,
     ask.join()
 
     assert answers == [200]
-    assert api.process.wait(20) == 0
+    assert api.process.wait(server.GRACE_S + 15) == 0
     assert refuses(api.port)
 
 
