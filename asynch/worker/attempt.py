@@ -48,8 +48,8 @@ class Parts:
     terms: outcomes.Terms
     #: whether the row of this claim still names the object at this address; asked before an object is removed
     names_object: Callable[[Claim, str], bool]
-    #: has something done soon by a thread that may wait, for those that may not
-    aside: Callable[[Callable[[], None]], None]
+    #: has something done for a claim by a thread that may wait, for one that may not; what it raises fails the attempt
+    aside: Callable[[Claim, Callable[[], None]], None]
 
 
 def run_call(parts: Parts, run: Run, then: Callable[[Claim | None], None]) -> None:
@@ -82,8 +82,14 @@ def _after_save(
         saved = replace(claim, phase=Phase.UPLOAD, saved=result, claimed_at=since, payload=None)
     except (StaleClaim, SessionLost) as exc:
         _log_void(claim, exc)
+    except Exception as exc:
+        parts.aside(claim, partial(_raise, exc))
     finally:
         then(saved)
+
+
+def _raise(exc: Exception) -> None:
+    raise exc
 
 
 def _log_void(claim: Claim, exc: Exception) -> None:
@@ -199,6 +205,8 @@ def leave_to_the_queue(parts: Parts, claim: Claim, why: str, then: Callable[[], 
             _after_release(parts, claim, why)
         except (StaleClaim, SessionLost) as exc:
             _log_void(claim, exc)
+        except Exception as exc:
+            parts.aside(claim, partial(_raise, exc))
         finally:
             then()
 
@@ -260,7 +268,9 @@ def _after_delivery(
         reach("tmp_removed")
         _log_delivered(claim, at)
     except (StaleClaim, SessionLost) as exc:
-        parts.aside(partial(_end_void_upload, parts, claim, address, exc))
+        parts.aside(claim, partial(_end_void_upload, parts, claim, address, exc))
+    except Exception as exc:
+        parts.aside(claim, partial(_raise, exc))
     finally:
         then()
 

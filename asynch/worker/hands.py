@@ -45,7 +45,7 @@ class Hands:
         self._running = running
         self._worker_id = worker_id
         self._calls: queues.SimpleQueue[Run | None] = queues.SimpleQueue()
-        self._uploads: queues.SimpleQueue[Callable[[], None] | None] = queues.SimpleQueue()
+        self._uploads: queues.SimpleQueue[Callable[[], object] | None] = queues.SimpleQueue()
         self._uploaders = uploaders
         self._longest_call_s = longest_call_s
         self._callers = _threads("call", callers, self._work_off_calls)
@@ -74,7 +74,7 @@ class Hands:
     def let_go(self) -> None:
         """Put back what is still in hand although it was cut, such as an upload that hangs in a slow store."""
         for run in self._running.all():
-            self._guard(run, partial(self._put_back, run.claim))
+            self._guard(run.claim, partial(self._put_back, run.claim))
             self._running.remove(run)
 
     def _put_back(self, claim: Claim) -> None:
@@ -87,9 +87,9 @@ class Hands:
         self._running.add(run)
         self._calls.put(run)
 
-    def aside(self, work: Callable[[], None]) -> None:
-        """Have an uploader do this."""
-        self._uploads.put(work)
+    def aside(self, claim: Claim, work: Callable[[], None]) -> None:
+        """Have an uploader do this for a claim."""
+        self._uploads.put(lambda: self._guard(claim, work))
 
     def claim_uploads(self, stop: threading.Event) -> None:
         """Until `stop`: claim this host's saved results whose time has come, as many as the uploaders can take."""
@@ -120,7 +120,7 @@ class Hands:
     def _work_off_calls(self) -> None:
         while (run := self._calls.get()) is not None:
             after = partial(self._after_call, run)
-            good = self._guard(run, partial(attempt.run_call, self._parts, run, after))
+            good = self._guard(run.claim, partial(attempt.run_call, self._parts, run, after))
             self._running.call_ended(run)
             self._thread_freed()
             if not good:
@@ -147,12 +147,12 @@ class Hands:
 
     def _upload(self, run: Run) -> None:
         done = partial(self._running.remove, run)
-        if not self._guard(run, partial(attempt.run_upload, self._parts, run, done)):
+        if not self._guard(run.claim, partial(attempt.run_upload, self._parts, run, done)):
             done()
 
-    def _guard(self, run: Run, work: Callable[[], None]) -> bool:
+    def _guard(self, claim: Claim, work: Callable[[], None]) -> bool:
         """Whether it went well: what no rule foresaw fails the attempt, not the thread, and a person must look."""
-        with log.bind(task_id=run.claim.task_id, tenant_id=run.claim.tenant_id):
+        with log.bind(task_id=claim.task_id, tenant_id=claim.tenant_id):
             try:
                 work()
                 return True
@@ -160,7 +160,7 @@ class Hands:
                 logger.exception("attempt failed unexpectedly")
                 error = ExecutorError(ErrorCode.INTERNAL, f"internal error: {type(exc).__name__}", transient=True)
                 try:
-                    attempt.fail(self._parts, run.claim, error)
+                    attempt.fail(self._parts, claim, error)
                 except (StaleClaim, SessionLost, db.Error):
                     logger.warning("its failure could not be recorded; it is put back if it is still ours")
                     self._running.in_doubt.set()

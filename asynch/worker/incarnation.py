@@ -98,7 +98,7 @@ class Incarnation:
             self._completer,
             setup.terms,
             self._names_object,
-            aside=lambda work: self._hands.aside(work),
+            aside=lambda claim, work: self._hands.aside(claim, work),
         )
         self._hands = Hands(
             parts,

@@ -337,6 +337,22 @@ def test_header_bindings_that_cannot_be_read_fail_the_attempt_not_the_worker(lif
     life.result(life.one({}))
 
 
+@pytest.mark.parametrize("phase", [1, 0])
+def test_an_outcome_that_postgres_refuses_fails_the_attempt_and_not_the_worker(life: Life, phase: int) -> None:
+    lane = life.lane()
+    refused = f"model_name <> '{lane[1]}' OR state NOT IN (1, 2) OR attempt <> 1 OR phase <> {phase} OR oss_file = ''"
+    with db.transaction(life.pool) as conn:
+        conn.execute(f"ALTER TABLE asynch_task ADD CONSTRAINT refused CHECK ({refused})".encode())
+    try:
+        (task,) = life.create(lane, {"size": 10})
+        until(lambda: row_of(life.pool, task)["error_code"] in ("internal", "storage_error"))
+    finally:
+        with db.transaction(life.pool) as conn:
+            conn.execute("ALTER TABLE asynch_task DROP CONSTRAINT refused")
+
+    assert life.result(life.one({"size": 10}))
+
+
 def test_a_failed_call_leaves_no_temporary_file(life: Life) -> None:
     task = life.one({"size": 100_000, "cut_after": 50_000})
     life.ended(task)
