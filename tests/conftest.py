@@ -1,5 +1,11 @@
 """What all tests may ask for."""
 
+from hypothesis import HealthCheck, settings
+
 pytest_plugins = [
     "tests.database", "tests.live", "tests.rows", "tests.seaweed", "tests.task_api", "tests.upload_service",
 ]  # fmt: skip
+
+# How long a machine with other work takes says nothing about the code.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
