@@ -46,7 +46,8 @@ class Marks:
     ) -> set[int]:
         """Note what a claim gave; returns lanes that had too few tasks and should be looked at again at once."""
         now = monotonic()
-        if not all(starts.values()):
+        # Lanes that are met for the first time do not count: where there are always some, no other would have its turn.
+        if any(not begin and lane in self._marks for lane, begin in starts.items()):
             self._next_whole = now + took_s / _WHOLE_SHARE
         for claim in claims:
             enqueued_at = claim.claimed_at - timedelta(seconds=claim.waited_s)

@@ -61,18 +61,31 @@ def test_looks_from_the_beginning_take_a_tenth_of_the_time(clock: list[float]) -
     known = Marks()
     ask(known, claimed(1))
     clock[0] += marks._WHOLE_S + 0.1
-    assert clock[0] < 1000 + 10 * COST_S
-    assert ask(known, claimed(2))[0], "too soon after one that took long"
-    clock[0] = 1000 + 10 * COST_S + 0.1
+    assert ask(known, claimed(2))[0] == {}
+    clock[0] += marks._WHOLE_S + 0.1
+    assert ask(known, claimed(3))[0], "too soon after one that took long"
+    clock[0] += 10 * COST_S
 
-    assert ask(known, claimed(3))[0] == {}
+    assert ask(known, claimed(4))[0] == {}
+
+
+def test_lanes_that_are_always_new_do_not_keep_the_others_from_their_turn(clock: list[float]) -> None:
+    known = Marks()
+    ask(known, claimed(1))
+    for lane in range(2, 30):
+        clock[0] += 0.1
+        ask(known, claimed(1, lane_id=lane), lane=lane)
+
+    assert ask(known)[0] == {}
 
 
 def test_a_lane_with_too_few_tasks_is_looked_at_again_as_soon_as_there_is_time(clock: list[float]) -> None:
     known = Marks()
-    ask(known, claimed(1), took_s=0.05)
+    ask(known, claimed(1))
+    clock[0] += marks._WHOLE_S + 0.1
+    ask(known, claimed(2), took_s=0.05)
     clock[0] += 0.4
-    assert ask(known, wanted=2) == (pytest.approx({19: 0.9}), set())
+    assert ask(known, wanted=2) == (pytest.approx({19: 1.9}), set())
     clock[0] += 0.2
 
     assert ask(known)[0] == {}
