@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -12,17 +13,16 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from errno import ENOSPC
 from http.client import HTTPException, RemoteDisconnected
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from urllib.parse import urlencode
 
-import requests
-from requests.structures import CaseInsensitiveDict
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError, InvalidHeader, ReadTimeoutError
 
 from asynch.errors import ErrorCode, ExecutorError
 from asynch.executors import Call, Order
 from asynch.executors.egress import Policy
-from asynch.executors.session import CONNECT_TIMEOUT_S, GuardedSession
+from asynch.executors.session import Connections
 
 _CHUNK = 1 << 17
 _ERROR_BODY = 1024
@@ -33,10 +33,11 @@ _JSON_GAP = re.compile(r"[\s,:]*")
 
 
 class HttpExecutor:
-    """Calls model services over http and https, with one kept-alive session per thread."""
+    """Calls model services over http and https, each thread on connections of its own; `trust` is for tests."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, trust: ssl.SSLContext | None = None) -> None:
         self._policy = policy
+        self._trust = trust
         self._local = threading.local()
 
     def run(self, order: Order, out: BinaryIO, call: Call) -> None:
@@ -45,81 +46,65 @@ class HttpExecutor:
         The wall clock is the caller's: `call.cut(TIMEOUT)` at the deadline ends the call in any stage.
         """
         with self._answer(order, call) as answer:
-            if not 200 <= answer.status_code < 300:
+            if not 200 <= answer.status < 300:
                 raise _refusal(answer)
             _receive(answer, order, out)
 
     def probe(self, order: Order, out: BinaryIO, call: Call, heard: Callable[[int, str], None]) -> None:
         """As `run` for an answer of any status; `heard` is told the status and the type it claims before its body."""
         with self._answer(order, call) as answer:
-            heard(answer.status_code, answer.headers.get("Content-Type", ""))
+            heard(answer.status, answer.headers.get("Content-Type", ""))
             _receive(answer, order, out)
 
     @contextmanager
-    def _answer(self, order: Order, call: Call) -> Iterator[requests.Response]:
+    def _answer(self, order: Order, call: Call) -> Iterator[BaseHTTPResponse]:
         call.check()
-        session = self._session()
+        connections = self._connections()
         try:
-            with session.serving(call), closing(_send(session, order)) as answer:
+            with connections.serving(call), closing(_send(connections, order)) as answer:
                 yield answer
         except ExecutorError:
             call.check()
             raise
         call.check()  # a body that ends with its connection looks whole when it was cut
 
-    def _session(self) -> GuardedSession:
-        session: GuardedSession | None = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = GuardedSession(self._policy)
-        return session
+    def _connections(self) -> Connections:
+        kept: Connections | None = getattr(self._local, "kept", None)
+        if kept is None:
+            kept = self._local.kept = Connections(self._policy, self._trust)
+        return kept
 
 
-def _send(session: GuardedSession, order: Order) -> requests.Response:
-    try:
-        request = _request(order).prepare()
-    except (requests.RequestException, ValueError) as exc:
-        raise ExecutorError(ErrorCode.INTERNAL, f"cannot be made a request: {exc}", transient=False) from exc
-    try:
-        return session.send(
-            request,
-            stream=True,
-            timeout=(min(CONNECT_TIMEOUT_S, order.timeout_s), order.timeout_s),
-            allow_redirects=False,
-        )
-    except (requests.RequestException, HTTPError) as exc:
-        raise _no_answer(exc) from exc
-
-
-def _request(order: Order) -> requests.Request:
+def _send(connections: Connections, order: Order) -> BaseHTTPResponse:
     text = order.payload
     if text is None:
         text = "{}" if order.input_ref is None else json.dumps({"inputRef": order.input_ref})
     headers = _headers(order)
-    if order.method == "GET":
-        return requests.Request("GET", _with_query(order.url, text), headers=headers)
-    headers.setdefault("Content-Type", "application/json")
-    return requests.Request(order.method, order.url, headers=headers, data=text.encode())
+    query, body = "", None
+    try:
+        if order.method == "GET":
+            query = urlencode(list(_members(text)), errors="replace")
+        else:
+            headers.setdefault("content-type", ("Content-Type", "application/json"))
+            body = text.encode()
+        named = dict(headers.values())
+        return connections.send(order.method, order.url, query, headers=named, body=body, silence_s=order.timeout_s)
+    except ValueError as exc:
+        raise ExecutorError(ErrorCode.INTERNAL, f"cannot be made a request: {exc}", transient=False) from exc
+    except HTTPError as exc:
+        raise _no_answer(exc) from exc
 
 
-def _headers(order: Order) -> CaseInsensitiveDict[str]:
-    headers = CaseInsensitiveDict({"User-Agent": "asynch", "Accept": "*/*"})
-    headers.update(order.headers)
-    headers.update(
-        {
-            "Accept-Encoding": "identity",  # the bytes are the result, whatever their coding
-            "X-Asynch-Task-Id": order.task_id,
-            "X-Asynch-Attempt": str(order.attempt),
-            "Idempotency-Key": order.task_id,
-        }
-    )
-    return headers
-
-
-def _with_query(url: str, payload: str) -> str:
-    query = urlencode(list(_members(payload)), errors="replace")
-    if not query:
-        return url
-    return f"{url}{'&' if '?' in url else '?'}{query}"
+def _headers(order: Order) -> dict[str, tuple[str, str]]:
+    """By name in small letters: of the same name the later wins, however it is written."""
+    own = {
+        "Accept-Encoding": "identity",  # the bytes are the result, whatever their coding
+        "X-Asynch-Task-Id": order.task_id,
+        "X-Asynch-Attempt": str(order.attempt),
+        "Idempotency-Key": order.task_id,
+    }
+    first = {"User-Agent": "asynch", "Accept": "*/*"}
+    return {name.lower(): (name, value) for each in (first, order.headers, own) for name, value in each.items()}
 
 
 def _members(payload: str) -> Iterator[tuple[str, str]]:
@@ -146,12 +131,11 @@ def _after_gap(text: str, at: int) -> int:
     return gap.end() if gap else at
 
 
-def _receive(answer: requests.Response, order: Order, out: BinaryIO) -> None:
-    body = answer.raw
+def _receive(answer: BaseHTTPResponse, order: Order, out: BinaryIO) -> None:
     left = order.max_bytes
-    if (body.length_remaining or 0) > left:
+    if (answer.length_remaining or 0) > left:
         raise _too_large(order)
-    while data := _read(body, min(_CHUNK, left + 1)):
+    while data := _read(answer, min(_CHUNK, left + 1)):
         left -= len(data)
         if left < 0:
             raise _too_large(order)
@@ -159,20 +143,19 @@ def _receive(answer: requests.Response, order: Order, out: BinaryIO) -> None:
             raise OSError(ENOSPC, os.strerror(ENOSPC))
 
 
-def _read(body: Any, size: int) -> bytes:
+def _read(answer: BaseHTTPResponse, size: int) -> bytes:
     """Some bytes as they came, b"" at the proper end of the body."""
     try:
-        data: bytes = body.read1(size, decode_content=False)
+        return answer.read1(size, decode_content=False)
     except HTTPError as exc:
         raise _broken_body(exc) from exc
-    return data
 
 
-def _refusal(answer: requests.Response) -> ExecutorError:
-    status = answer.status_code
+def _refusal(answer: BaseHTTPResponse) -> ExecutorError:
+    status = answer.status
     head = b""
     with suppress(ExecutorError):  # what is left of a broken error page changes nothing
-        while len(head) < _ERROR_BODY and (data := _read(answer.raw, _ERROR_BODY - len(head))):
+        while len(head) < _ERROR_BODY and (data := _read(answer, _ERROR_BODY - len(head))):
             head += data
     text = head.decode(errors="replace").replace("\0", "\ufffd")
     return ExecutorError(
@@ -184,7 +167,7 @@ def _refusal(answer: requests.Response) -> ExecutorError:
     )
 
 
-def _retry_after_s(answer: requests.Response) -> float | None:
+def _retry_after_s(answer: BaseHTTPResponse) -> float | None:
     """Seconds or an HTTP date (RFC 9110, 10.2.3), at most an hour; None when absent or unreadable.
 
     A date counts from the answer's own Date, so that the two hosts' clocks need not agree.
@@ -212,11 +195,11 @@ def _too_large(order: Order) -> ExecutorError:
     return ExecutorError(ErrorCode.RESULT_TOO_LARGE, detail, transient=False)
 
 
-def _no_answer(exc: Exception) -> ExecutorError:
-    if isinstance(exc, requests.Timeout):
+def _no_answer(exc: HTTPError) -> ExecutorError:
+    if isinstance(exc, ReadTimeoutError):
         return ExecutorError(ErrorCode.MODEL_TIMEOUT, "the model did not answer in time", transient=True)
     cause = _first_cause(exc)
-    if isinstance(exc, requests.exceptions.InvalidHeader) or (
+    if isinstance(exc, InvalidHeader) or (
         isinstance(cause, HTTPException) and not isinstance(cause, RemoteDisconnected)
     ):
         return ExecutorError(ErrorCode.BAD_RESPONSE, f"not an HTTP answer: {cause!r}", transient=True)
@@ -230,7 +213,7 @@ def _broken_body(exc: HTTPError) -> ExecutorError:
 
 
 def _first_cause(exc: BaseException) -> BaseException:
-    """What requests and urllib3 wrapped, each with a text that repeats the whole URL."""
+    """What urllib3 wrapped, with a text that repeats the whole URL."""
     for inner in (getattr(exc, "reason", None), *exc.args):
         if isinstance(inner, BaseException):
             return _first_cause(inner)

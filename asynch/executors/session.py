@@ -1,22 +1,23 @@
-"""The session an executor calls through; refuses unchecked addresses, and any thread can end its call."""
+"""The connections an executor calls through; they refuse unchecked addresses, and any thread can end their call."""
 
 from __future__ import annotations
 
 import os
 import socket
+import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from errno import EINPROGRESS
-from http.cookiejar import DefaultCookiePolicy
+from functools import cache, lru_cache
 from time import monotonic
 from typing import Any
 
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+import certifi
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util import parse_url
 from urllib3.util.wait import wait_for_write
 
 from asynch.errors import ErrorCode, ExecutorError
@@ -66,7 +67,7 @@ class Wire:
 
 
 class Dialer:
-    """Makes the connections of one thread's session, for the call on `wire`, to checked addresses only."""
+    """Makes the connections of one thread, for the call on `wire`, to checked addresses only."""
 
     wire: Wire
 
@@ -177,25 +178,24 @@ class _Pools(PoolManager):
         return pool
 
 
-class _Adapter(HTTPAdapter):
-    def __init__(self, dialer: Dialer) -> None:
-        self._dialer = dialer
-        super().__init__()
+@cache
+def _public_trust() -> ssl.SSLContext:
+    """The public authorities, and those this machine knows besides."""
+    context = ssl.create_default_context(cafile=certifi.where())
+    context.load_default_certs()
+    return context
 
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:
-        self.poolmanager = _Pools(self._dialer, num_pools=connections, maxsize=maxsize, block=block, **kwargs)
+
+#: A lane's URL is the same in every call.
+_parsed = lru_cache(1024)(parse_url)
 
 
-class GuardedSession(requests.Session):
-    """A session for one thread: checked addresses, no proxy or netrc, no redirect, no cookie kept."""
+class Connections:
+    """The kept connections of one thread: checked addresses, no proxy, netrc or cookie, no redirect, no second try."""
 
-    def __init__(self, policy: Policy) -> None:
-        super().__init__()
+    def __init__(self, policy: Policy, trust: ssl.SSLContext | None = None) -> None:
         self._dialer = Dialer(policy)
-        self.trust_env = False
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        for scheme in ("http://", "https://"):
-            self.mount(scheme, _Adapter(self._dialer))
+        self._pools = _Pools(self._dialer, maxsize=1, ssl_context=trust or _public_trust())
 
     @contextmanager
     def serving(self, call: Call) -> Iterator[None]:
@@ -206,6 +206,27 @@ class GuardedSession(requests.Session):
         finally:
             wire.close()
 
-    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
-        """None always: even when it follows none, requests reads the redirect's whole body into memory."""
-        return None
+    def send(
+        self, method: str, url: str, query: str, *, headers: Mapping[str, str], body: bytes | None, silence_s: float
+    ) -> BaseHTTPResponse:
+        """The answer, its body not read yet; `query` is added to the URL's own.
+
+        Raises urllib3's HTTPError, and ValueError where this cannot be made a request.
+        """
+        parts = _parsed(url)
+        target = parts.request_uri
+        if query:
+            target += f"{'&' if '?' in target else '?'}{query}"
+        pool = self._pools.connection_from_host(parts.host, parts.port, parts.scheme or "")
+        return pool.urlopen(
+            method,
+            target,
+            body=body,
+            headers=headers,
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            timeout=Timeout(connect=min(CONNECT_TIMEOUT_S, silence_s), read=silence_s),
+            preload_content=False,
+            decode_content=False,
+        )

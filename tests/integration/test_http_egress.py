@@ -138,16 +138,15 @@ def tls_peer(certificate: Path, answers: list[bytes], names: list[str | None]) -
         yield host.removeprefix("127.0.0.1")
 
 
-def trusting(executor: HttpExecutor, certificate: Path) -> HttpExecutor:
-    executor._session().verify = str(certificate)
-    return executor
+def trusting(certificate: Path) -> HttpExecutor:
+    return HttpExecutor(LOOPBACK, trust=ssl.create_default_context(cafile=certificate))
 
 
 def test_a_certificate_is_checked_against_the_registered_name(
-    executor: HttpExecutor, certificate: Path, monkeypatch: pytest.MonkeyPatch
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", Names(["127.0.0.1"]))
-    trusting(executor, certificate)
+    executor = trusting(certificate)
     names: list[str | None] = []
     with tls_peer(certificate, [OK], names) as port:
         assert run(executor, order(f"https://model.example{port}/")) == b"ok"
@@ -173,7 +172,7 @@ def test_a_call_cut_inside_tls_ends_on_a_kept_connection_too(
     with tls_peer(certificate, [OK, HALF], names) as port:
 
         def twice(call: Call) -> None:
-            executor = trusting(HttpExecutor(LOOPBACK), certificate)
+            executor = trusting(certificate)
             wanted = order(f"https://model.example{port}/")
             executor.run(wanted, io.BytesIO(), Call(10))
             executor.run(wanted, sink, call)
