@@ -168,8 +168,9 @@ class Worker:
     id: int
 
     def claim(self, lane_id: int, count: int = 1) -> list[Claim]:
-        """Claim without slots: the statement alone."""
-        return queue.claim(self.session, counts={lane_id: count}, worker_id=self.id, timezone="UTC")
+        """Claim without slots and whoever has died: the statement alone."""
+        dead = queue.find_dead(self.session, worker_id=self.id)
+        return queue.claim(self.session, counts={lane_id: count}, worker_id=self.id, timezone="UTC", known_dead=dead)
 
     def claim_one(self, lane_id: int) -> Claim:
         """The one task of a lane."""
@@ -183,10 +184,9 @@ class Worker:
     def win(
         self, lane_id: int, wanted: int, tries: Sequence[int], give_back: Sequence[Slot] = ()
     ) -> tuple[list[Slot], dict[int, bool]]:
-        """One exchange of slots."""
-        return queue.swap_slots(
-            self.session, give_back=give_back, wants=[(lane_id, wanted, tries)], worker_id=self.id, grace_s=1.0
-        )
+        """One exchange of slots, and a look for the dead."""
+        won = queue.swap_slots(self.session, give_back=give_back, wants=[(lane_id, wanted, tries)])
+        return won, queue.find_dead(self.session, worker_id=self.id)
 
     def locks(self) -> int:
         """How many advisory locks its session holds, its own included."""

@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from errno import ENOSPC
 from http.client import HTTPException, RemoteDisconnected
+from time import monotonic
 from typing import BinaryIO
 from urllib.parse import urlencode
 
 from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError, InvalidHeader, ReadTimeoutError
+from urllib3.exceptions import HTTPError
 
 from asynch.errors import ErrorCode, ExecutorError
 from asynch.executors import Call, Order
@@ -29,6 +30,9 @@ _ERROR_BODY = 1024
 _MAX_RETRY_AFTER_S = 3600.0
 _TRANSIENT = frozenset({408, 425, 429})
 _WAITS = frozenset({429, 503})
+_BROKEN = frozenset({ErrorCode.MODEL_CONNECTION, ErrorCode.BAD_RESPONSE})
+#: so much longer than the call may a silence last: what it ends is late then by any clock
+_TICK_S = 0.05
 _JSON_GAP = re.compile(r"[\s,:]*")
 
 
@@ -61,12 +65,15 @@ class HttpExecutor:
         call.check()
         connections = self._connections()
         try:
-            with connections.serving(call), closing(_send(connections, order)) as answer:
+            with connections.serving(call), closing(_send(connections, order, call)) as answer:
                 yield answer
-        except ExecutorError:
+        except ExecutorError as error:
             call.check()
+            if error.code in _BROKEN:
+                _check_time(call)
             raise
-        call.check()  # a body that ends with its connection looks whole when it was cut
+        call.check()  # a body that ends with its connection looks whole when it was cut,
+        _check_time(call)  # and when it fell silent
 
     def _connections(self) -> Connections:
         kept: Connections | None = getattr(self._local, "kept", None)
@@ -75,7 +82,7 @@ class HttpExecutor:
         return kept
 
 
-def _send(connections: Connections, order: Order) -> BaseHTTPResponse:
+def _send(connections: Connections, order: Order, call: Call) -> BaseHTTPResponse:
     text = order.payload
     if text is None:
         text = "{}" if order.input_ref is None else json.dumps({"inputRef": order.input_ref})
@@ -87,12 +94,21 @@ def _send(connections: Connections, order: Order) -> BaseHTTPResponse:
         else:
             headers.setdefault("content-type", ("Content-Type", "application/json"))
             body = text.encode()
+        silence_s = call.deadline - monotonic() + _TICK_S
         named = dict(headers.values())
-        return connections.send(order.method, order.url, query, headers=named, body=body, silence_s=order.timeout_s)
+        return connections.send(order.method, order.url, query, headers=named, body=body, silence_s=silence_s)
+    except (OSError, HTTPException) as exc:
+        raise _no_answer(exc) from exc
     except ValueError as exc:
         raise ExecutorError(ErrorCode.INTERNAL, f"cannot be made a request: {exc}", transient=False) from exc
     except HTTPError as exc:
-        raise _no_answer(exc) from exc
+        raise _bad_answer(exc) from exc
+
+
+def _check_time(call: Call) -> None:
+    """Raise MODEL_TIMEOUT past the deadline: a connection that was given up for its silence looks broken."""
+    if monotonic() >= call.deadline:
+        raise ExecutorError(ErrorCode.MODEL_TIMEOUT, "the model did not answer in time", transient=True)
 
 
 def _headers(order: Order) -> dict[str, tuple[str, str]]:
@@ -195,20 +211,17 @@ def _too_large(order: Order) -> ExecutorError:
     return ExecutorError(ErrorCode.RESULT_TOO_LARGE, detail, transient=False)
 
 
-def _no_answer(exc: HTTPError) -> ExecutorError:
-    if isinstance(exc, ReadTimeoutError):
-        return ExecutorError(ErrorCode.MODEL_TIMEOUT, "the model did not answer in time", transient=True)
-    cause = _first_cause(exc)
-    if isinstance(exc, InvalidHeader) or (
-        isinstance(cause, HTTPException) and not isinstance(cause, RemoteDisconnected)
-    ):
-        return ExecutorError(ErrorCode.BAD_RESPONSE, f"not an HTTP answer: {cause!r}", transient=True)
-    return ExecutorError(ErrorCode.MODEL_CONNECTION, f"connection failed: {cause}", transient=True)
+def _no_answer(exc: OSError | HTTPException) -> ExecutorError:
+    if isinstance(exc, HTTPException) and not isinstance(exc, RemoteDisconnected):
+        return _bad_answer(exc)
+    return ExecutorError(ErrorCode.MODEL_CONNECTION, f"connection failed: {exc}", transient=True)
+
+
+def _bad_answer(exc: Exception) -> ExecutorError:
+    return ExecutorError(ErrorCode.BAD_RESPONSE, f"not an HTTP answer: {exc!r}", transient=True)
 
 
 def _broken_body(exc: HTTPError) -> ExecutorError:
-    if isinstance(exc, ReadTimeoutError):
-        return ExecutorError(ErrorCode.MODEL_TIMEOUT, "the model stopped sending", transient=True)
     return ExecutorError(ErrorCode.BAD_RESPONSE, f"the body broke off: {_first_cause(exc)}", transient=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -12,10 +13,10 @@ from contextlib import contextmanager, suppress
 from errno import EINPROGRESS
 from functools import cache, lru_cache
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import certifi
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeout
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import parse_url
 from urllib3.util.wait import wait_for_write
@@ -26,44 +27,53 @@ from asynch.executors.egress import AddrInfo, Policy, addresses, literal
 
 CONNECT_TIMEOUT_S = 10.0
 _CUT_POLL_S = 0.05
+_MOST_KEPT = 10
+
+#: scheme, host, port
+_Origin: TypeAlias = tuple[str, str, int | None]
+
+
+class Line:
+    """A descriptor of its own for a connection, open as long as anyone holds it.
+
+    TLS detaches the first one, urllib3 lets go of it when the body is the last thing on it, and the number of a closed
+    one may already belong to another file.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock.dup()
+
+    def shut(self) -> None:
+        """End the connection under whatever waits on it."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def __del__(self) -> None:
+        self._sock.close()
 
 
 class Wire:
-    """The connection one call is on, and the way to end it from any thread in any stage.
-
-    It holds a descriptor of its own: TLS detaches the first one, urllib3 lets go of it when the body is the
-    last thing on it, and the number of a closed one may already belong to another file.
-    """
+    """The connection one call is on, and the way to end it from any thread in any stage."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self._lock = threading.Lock()
-        self._handle: int | None = None
+        self.line: Line | None = None
         call.on_cut(self.shut)
 
-    def attach(self, sock: socket.socket) -> None:
-        """Go on with `sock`; shuts it if the call was cut meanwhile."""
-        handle = os.dup(sock.fileno())
-        with self._lock:
-            former, self._handle = self._handle, handle
-        if former is not None:
-            os.close(former)
+    def attach(self, line: Line) -> None:
+        """Go on with `line`; shuts it if the call was cut meanwhile."""
+        self.line = line
         if self.call.reason is not None:
             self.shut()
 
     def shut(self) -> None:
         """End the connection under whatever waits on it; harmless when there is none any more."""
-        with self._lock, suppress(OSError):
-            if self._handle is not None:
-                with socket.socket(fileno=os.dup(self._handle)) as sock:
-                    sock.shutdown(socket.SHUT_RDWR)
+        if (line := self.line) is not None:
+            line.shut()
 
     def close(self) -> None:
         """Let go of the connection without ending it."""
-        with self._lock:
-            handle, self._handle = self._handle, None
-        if handle is not None:
-            os.close(handle)
+        self.line = None
 
 
 class Dialer:
@@ -107,13 +117,13 @@ class Dialer:
 
     def _connect(self, info: AddrInfo, timeout_s: float, options: Sequence[Any]) -> socket.socket:
         family, kind, proto, _, address = info
-        sock = socket.socket(family, kind, proto)
+        sock = _Socket(family, kind, proto)
         try:
             for option in options:
                 sock.setsockopt(*option)
             sock.setblocking(False)
             code = sock.connect_ex(address)
-            self.wire.attach(sock)  # after connect_ex: a socket that is not connecting yet cannot be shut
+            self.wire.attach(Line(sock))  # after connect_ex: a socket that is not connecting yet cannot be shut
             if code == EINPROGRESS:
                 if not wait_for_write(sock, timeout=max(timeout_s, 0.0)):
                     raise TimeoutError("timed out")
@@ -137,45 +147,69 @@ def _unreachable(host: str, why: str) -> ExecutorError:
     return ExecutorError(ErrorCode.MODEL_CONNECTION, f"no connection to {host}: {why}", transient=True)
 
 
-class _GuardedHttp(HTTPConnection):
-    """urllib3's connection with our way to the socket; Host, SNI and certificate checks stay urllib3's."""
+class _Socket(socket.socket):
+    """urllib3 sets the time-out twice a request, to what it is; each time costs a system call."""
 
-    def __init__(self, *args: Any, dialer: Dialer, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def settimeout(self, value: float | None) -> None:
+        if value != self.gettimeout():
+            super().settimeout(value)
+
+
+class _GuardedHttp(HTTPConnection):
+    """urllib3's connection with our way to the socket; Host, SNI and certificate checks stay urllib3's.
+
+    Once it is made it blocks without a time-out of Python's, which would ask the socket before every step whether it is
+    ready: in a process with many threads each system call is a turn of the interpreter lost. The kernel's time-out ends
+    a silence, and a cut ends everything.
+    """
+
+    def __init__(self, *args: Any, dialer: Dialer, origin: _Origin, **kwargs: Any) -> None:
+        super().__init__(*args, timeout=None, **kwargs)
+        self.origin = origin
         self._dialer = dialer
+        self._line: Line | None = None
+        self._unsent: list[bytes] | None = None
 
     def _new_conn(self) -> socket.socket:
-        timeout_s = float(self.timeout or CONNECT_TIMEOUT_S)
-        return self._dialer.dial(self._dns_host, self.port, timeout_s, self.socket_options or ())
+        sock = self._dialer.dial(self._dns_host, self.port, CONNECT_TIMEOUT_S, self.socket_options or ())
+        self._line = self._dialer.wire.line
+        return sock
+
+    def begin(self, silence_s: float) -> None:
+        """Be connected, for the call on the dialer's wire."""
+        if self.is_connected and self._line is not None:  # kept alive from an earlier call
+            self._dialer.wire.attach(self._line)
+        else:
+            self.close()
+            self.connect()
+            self.sock.settimeout(None)
+        limit = struct.pack("ll", int(silence_s), int(silence_s % 1 * 1_000_000))
+        for side in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self.sock.setsockopt(socket.SOL_SOCKET, side, limit)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:  # kept alive from an earlier call
-            self._dialer.wire.attach(self.sock)
-        super().request(*args, **kwargs)
+        """As urllib3's, but head and body leave together."""
+        self._unsent = []
+        try:
+            super().request(*args, **kwargs)
+            unsent, self._unsent = self._unsent, None
+            self.send(b"".join(unsent))
+        finally:
+            self._unsent = None
+
+    def send(self, data: Any) -> None:
+        if self._unsent is None:
+            super().send(data)
+        else:
+            self._unsent.append(data)
+
+    def close(self) -> None:
+        self._line = None
+        super().close()
 
 
 class _GuardedHttps(_GuardedHttp, HTTPSConnection):
     pass
-
-
-class _HttpPool(HTTPConnectionPool):
-    ConnectionCls = _GuardedHttp
-
-
-class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _GuardedHttps
-
-
-class _Pools(PoolManager):
-    def __init__(self, dialer: Dialer, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._dialer = dialer
-        self.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
-
-    def _new_pool(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
-        pool = super()._new_pool(*args, **kwargs)
-        pool.conn_kw["dialer"] = self._dialer
-        return pool
 
 
 @cache
@@ -195,7 +229,12 @@ class Connections:
 
     def __init__(self, policy: Policy, trust: ssl.SSLContext | None = None) -> None:
         self._dialer = Dialer(policy)
-        self._pools = _Pools(self._dialer, maxsize=1, ssl_context=trust or _public_trust())
+        self._trust = trust or _public_trust()
+        self._kept: dict[_Origin, _GuardedHttp] = {}  # the one used last stands last
+
+    def __del__(self) -> None:
+        for connection in self._kept.values():
+            connection.close()
 
     @contextmanager
     def serving(self, call: Call) -> Iterator[None]:
@@ -209,24 +248,42 @@ class Connections:
     def send(
         self, method: str, url: str, query: str, *, headers: Mapping[str, str], body: bytes | None, silence_s: float
     ) -> BaseHTTPResponse:
-        """The answer, its body not read yet; `query` is added to the URL's own.
+        """The answer, its body not read yet; who closes it before its end ends the connection too.
 
-        Raises urllib3's HTTPError, and ValueError where this cannot be made a request.
+        `query` is added to the URL's own. Raises OSError, HTTPException, urllib3's HTTPError, and ValueError where this
+        cannot be made a request.
         """
         parts = _parsed(url)
         target = parts.request_uri
         if query:
             target += f"{'&' if '?' in target else '?'}{query}"
-        pool = self._pools.connection_from_host(parts.host, parts.port, parts.scheme or "")
-        return pool.urlopen(
-            method,
-            target,
-            body=body,
-            headers=headers,
-            retries=False,
-            redirect=False,
-            assert_same_host=False,
-            timeout=Timeout(connect=min(CONNECT_TIMEOUT_S, silence_s), read=silence_s),
-            preload_content=False,
-            decode_content=False,
-        )
+        connection = self._connection((parts.scheme or "", parts.host or "", parts.port))
+        try:
+            connection.begin(silence_s)
+            with suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it heard all
+                connection.request(
+                    method, target, body=body, headers=headers, preload_content=False, decode_content=False
+                )
+            answer = connection.getresponse()
+        except BaseException:
+            connection.close()
+            raise
+        # urllib3's own way to say which connection to end with the answer, and who keeps it after the last byte
+        answer._connection, answer._pool = connection, cast(HTTPConnectionPool, self)
+        return answer
+
+    def _connection(self, origin: _Origin) -> _GuardedHttp:
+        if kept := self._kept.pop(origin, None):
+            return kept
+        scheme, host, port = origin
+        host = host.strip("[]")
+        if scheme == "http":
+            return _GuardedHttp(host, port, dialer=self._dialer, origin=origin)
+        if scheme == "https":
+            return _GuardedHttps(host, port, dialer=self._dialer, origin=origin, ssl_context=self._trust)
+        raise ValueError("neither http nor https")
+
+    def _put_conn(self, connection: _GuardedHttp) -> None:
+        self._kept[connection.origin] = connection
+        if len(self._kept) > _MOST_KEPT:
+            self._kept.pop(next(iter(self._kept))).close()

@@ -13,7 +13,6 @@ from asynch.errors import CutReason, DatabaseDown, QueueFull
 from asynch.executors import Call
 from asynch.store import queue
 from asynch.store.models import Model
-from asynch.store.queue import MOURNING_S
 
 _MOST_TRIES = 2000
 _WATCH_S = 0.1
@@ -46,10 +45,10 @@ def _win(session: db.Connection, model: Model) -> None:
     tries = random.sample(range(most), min(most, _MOST_TRIES))
     wants = [(model.lane_id, 1, tries)]
     try:
-        won, dead = queue.swap_slots(session, give_back=(), wants=wants, worker_id=0, grace_s=MOURNING_S)
+        won = queue.swap_slots(session, give_back=(), wants=wants)
     except db.OutOfLocks:  # no memory for another lock is no free slot, as for a worker
-        won, dead = [], {}
-    fresh = [worker for worker, mourned in dead.items() if not mourned]
+        won = []
+    fresh = [worker for worker, mourned in queue.find_dead(session, worker_id=0).items() if not mourned]
     if fresh:
         queue.mark_dead(session, fresh)
     if not won or (fresh and model.lane_id in queue.lanes_in_mourning(session, fresh)):

@@ -5,9 +5,16 @@
 -- older than the locks would let a lane run more than its slots. A rank is read at a time, so tasks due later never lie
 -- in the way of those due.
 -- Statistics ride along: a claim of phase 0 is a call that starts.
-WITH want AS MATERIALIZED (
+-- Nothing is claimed when somebody has died of whom the caller does not know: the calls of the dead may still be open.
+WITH dead AS MATERIALIZED (
+    SELECT count(*) AS n FROM asynch_worker w
+    WHERE w.id <> %(worker_id)s AND w.id <> ALL(%(known_dead)s::bigint[])
+      AND (w.dead_at IS NULL OR w.dead_at > now() - make_interval(secs => %(grace_s)s))
+      AND pg_try_advisory_xact_lock_shared(w.id)
+), want AS MATERIALIZED (
     SELECT w.lane_id, w.n, w.starts::timestamptz[] AS starts
-    FROM unnest(%(lanes)s::int[], %(counts)s::int[], %(starts)s::text[]) AS w(lane_id, n, starts)
+    FROM dead d CROSS JOIN unnest(%(lanes)s::int[], %(counts)s::int[], %(starts)s::text[]) AS w(lane_id, n, starts)
+    WHERE d.n = 0
 ), picked AS MATERIALIZED (
     SELECT t.tenant_id, t.id, t.lane_id
     FROM want w

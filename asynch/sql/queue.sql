@@ -20,19 +20,24 @@ ORDER BY s.lane_id
 SELECT m.lane_id, m.tenant_id, m.max_concurrency, m.permits, m.enabled = 1 AND m.deleted_at IS NULL AS open
 FROM asynch_models m WHERE m.lane_id = ANY(%(lanes)s::int[])
 
--- try_slots --
--- Tries free slot numbers in the order given until a lane has as many as it wants: each pair at most once, no sort and
--- no index between the filter and the LIMIT, so no lock is taken that does not come back.
-SELECT w.lane_id, s.slot
-FROM unnest(%(lanes)s::int[], %(wants)s::int[], %(tries)s::text[]) AS w(lane_id, n, tries)
-CROSS JOIN LATERAL (
-    SELECT u.slot FROM unnest(w.tries::int[]) AS u(slot)
-    WHERE pg_try_advisory_lock(w.lane_id, u.slot) LIMIT w.n
-) s
-
--- give_back_slots --
-SELECT w.lane_id, w.slot, pg_advisory_unlock(w.lane_id, w.slot) AS given
-FROM unnest(%(lanes)s::int[], %(slots)s::int[]) AS w(lane_id, slot)
+-- swap_slots --
+-- Gives slots back, then tries free slot numbers in the order given until a lane has as many as it wants: each pair at
+-- most once, no sort and no index between the filter and the LIMIT, so no lock is taken that does not come back.
+-- Where a slot was not held (`missing`) none is tried.
+WITH given AS MATERIALIZED (
+    SELECT count(*) FILTER (WHERE NOT pg_advisory_unlock(g.lane_id, g.slot)) AS missing
+    FROM unnest(%(given_lanes)s::int[], %(given_slots)s::int[]) AS g(lane_id, slot)
+)
+SELECT g.missing, won.lane_id, won.slot
+FROM given g LEFT JOIN LATERAL (
+    SELECT w.lane_id, s.slot
+    FROM unnest(%(lanes)s::int[], %(wants)s::int[], %(tries)s::text[]) AS w(lane_id, n, tries)
+    CROSS JOIN LATERAL (
+        SELECT u.slot FROM unnest(w.tries::int[]) AS u(slot)
+        WHERE pg_try_advisory_lock(w.lane_id, u.slot) LIMIT w.n
+    ) s
+    WHERE g.missing = 0
+) won ON true
 
 -- own_slots --
 -- What the claim session really holds, after a statement that failed half way.
@@ -40,7 +45,7 @@ SELECT l.classid::int AS lane_id, l.objid::int AS slot FROM pg_locks l
 WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.pid = pg_backend_pid()
 
 -- find_dead --
--- Workers whose own lock can be taken: they are dead. A statement of its own, after the slots were won.
+-- Workers whose own lock can be taken: they are dead.
 SELECT w.id, w.dead_at IS NOT NULL AND w.dead_at <= now() - make_interval(secs => %(grace_s)s) AS mourned
 FROM asynch_worker w
 WHERE w.id <> %(worker_id)s AND pg_try_advisory_xact_lock_shared(w.id)

@@ -137,41 +137,34 @@ def _lane(r: Row) -> Lane:
 
 
 def swap_slots(
-    conn: Connection,
-    *,
-    give_back: Sequence[Slot],
-    wants: Sequence[tuple[int, int, Sequence[int]]],
-    worker_id: int,
-    grace_s: float,
-) -> tuple[list[Slot], dict[int, bool]]:
-    """Give slots back, try to win others (lane, how many, in which order), then look for dead workers.
+    conn: Connection, *, give_back: Sequence[Slot], wants: Sequence[tuple[int, int, Sequence[int]]]
+) -> list[Slot]:
+    """Give slots back, then try to win others (lane, how many, in which order); returns those won.
 
-    Returns the slots won and the dead (id -> whether the time of mourning is over). One round trip. Raises
-    SessionLost when a slot was not held: then this session is not what its owner believes.
+    Raises SessionLost when a slot was not held: then this session is not what its owner believes.
     """
-    results = db.pipelined(
+    found = db.rows(
         conn,
-        [
-            ("give_back_slots", {"lanes": [s.lane_id for s in give_back], "slots": [s.slot for s in give_back]}),
-            (
-                "try_slots",
-                {
-                    "lanes": [lane for lane, _, _ in wants],
-                    "wants": [n for _, n, _ in wants],
-                    "tries": ["{" + ",".join(map(str, tries)) + "}" for _, _, tries in wants],
-                },
-            ),
-            ("find_dead", {"worker_id": worker_id, "grace_s": grace_s}),
-        ],
+        "swap_slots",
+        given_lanes=[s.lane_id for s in give_back],
+        given_slots=[s.slot for s in give_back],
+        lanes=[lane for lane, _, _ in wants],
+        wants=[n for _, n, _ in wants],
+        tries=["{" + ",".join(map(str, tries)) + "}" for _, _, tries in wants],
     )
-    if not all(r["given"] for r in results[0]):
+    if found[0]["missing"]:
         raise SessionLost("a slot was given back that this session did not hold")
-    return [Slot(r["lane_id"], r["slot"]) for r in results[1]], {r["id"]: r["mourned"] for r in results[2]}
+    return [Slot(r["lane_id"], r["slot"]) for r in found if r["lane_id"] is not None]
 
 
 def own_slots(conn: Connection) -> set[Slot]:
     """The slots that this session holds, as the server knows them."""
     return {Slot(r["lane_id"], r["slot"]) for r in db.rows(conn, "own_slots")}
+
+
+def find_dead(conn: Connection, *, worker_id: int) -> dict[int, bool]:
+    """Workers whose own lock is free, and whether the time of mourning is over."""
+    return {r["id"]: r["mourned"] for r in db.rows(conn, "find_dead", worker_id=worker_id, grace_s=MOURNING_S)}
 
 
 def mark_dead(conn: Connection, workers: Collection[int]) -> None:
@@ -191,8 +184,9 @@ def claim(
     worker_id: int,
     timezone: str,
     starts: Mapping[int, Mapping[int, datetime]] | None = None,
+    known_dead: Collection[int] = (),
 ) -> list[Claim]:
-    """Claim up to so many due tasks of each lane, in the lane's order.
+    """Claim up to so many due tasks of each lane, in the lane's order; none if a worker is mourned that is not known.
 
     `starts` (lane -> rank -> time) leaves out what was enqueued before; a rank without one is read from its beginning.
     """
@@ -204,6 +198,8 @@ def claim(
         starts=[_by_rank((starts or {}).get(lane, {})) for lane in counts],
         worker_id=worker_id,
         timezone=timezone,
+        known_dead=list(known_dead),
+        grace_s=MOURNING_S,
     )
     return [_claim(r) for r in found]
 

@@ -64,11 +64,6 @@ def terminate_silent(conn: Connection, *, worker_id: int, silence_s: float) -> l
     return [r["id"] for r in db.rows(conn, "terminate_silent", worker_id=worker_id, silence_s=silence_s)]
 
 
-def find_dead(conn: Connection, *, worker_id: int, grace_s: float) -> list[int]:
-    """Workers whose lock is free."""
-    return [r["id"] for r in db.rows(conn, "find_dead", worker_id=worker_id, grace_s=grace_s)]
-
-
 def claim_dead(conn: Connection, *, worker_id: int, grace_s: float) -> list[Dead]:
     """The dead whose mourning is over, for this transaction alone."""
     found = db.rows(conn, "claim_dead", worker_id=worker_id, grace_s=grace_s)

@@ -108,7 +108,7 @@ class Beat:
                 self._running.cut(wanted, CutReason.CANCEL)
             for worker in workers.terminate_silent(conn, worker_id=me.worker_id, silence_s=FROZEN_S):
                 logger.error("ended the sessions of a silent worker", extra={"worker_id": worker})
-            if dead := workers.find_dead(conn, worker_id=me.worker_id, grace_s=MOURNING_S):
+            if dead := queue.find_dead(conn, worker_id=me.worker_id):
                 queue.mark_dead(conn, dead)
         if dead:
             rescue_dead(self._pool, me, self._keep, max_crashes=self._max_crashes)

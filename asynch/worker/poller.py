@@ -18,7 +18,7 @@ from asynch import db, metrics
 from asynch.domain import turns
 from asynch.errors import AsynchError, CutReason, SessionLost
 from asynch.store import queue
-from asynch.store.queue import MOURNING_S, Claim, Lane, Slot
+from asynch.store.queue import Claim, Lane, Slot
 from asynch.worker.marks import Marks
 from asynch.worker.running import Running
 from asynch.worker.tmpdir import TmpDir
@@ -89,7 +89,8 @@ class Poller:
         self._lanes: dict[int, tuple[Lane, float]] = {}  # with the time they were asked for
         self._named: set[int] = set()
         self._hot: dict[int, None] = {}  # lanes that may have work and a slot, in the order they were met
-        self._mourned: dict[int, int] = {}  # lanes where calls of workers that just died may be open, and how many
+        self._mourning: set[int] = set()  # workers that just died, as far as this session has noticed
+        self._mourned: dict[int, int] = {}  # lanes where calls of theirs may be open, and how many
         self._marks = Marks()
         self._again: set[int] = set()  # lanes that may have tasks before their marks
         self._served: dict[tuple[str, int], int] = {}
@@ -159,11 +160,12 @@ class Poller:
         if not freed and not dealt:
             return sweeping and self._cursor > 0
         wants = [(lane, n + self._mourned.get(lane, 0), self._tries(lane)) for lane, n in dealt.items()]
-        won, dead = queue.swap_slots(
-            self._session, give_back=freed, wants=wants, worker_id=self._worker_id, grace_s=MOURNING_S
-        )
-        won = self._respect_the_dead(won, dealt, dead)
+        won = queue.swap_slots(self._session, give_back=freed, wants=wants)
+        if self._mourning:
+            won = self._respect_the_dead(won, dealt)
         claimed = self._claim(won)
+        if won and not claimed and not self._mourning and self._somebody_died():
+            return True
         self._forget_exhausted(dealt, won, claimed)
         return bool(dealt) or bool(self._unused) or (sweeping and self._cursor > 0)
 
@@ -238,17 +240,23 @@ class Poller:
         free = [n for n in range(self._lanes[lane_id][0].max_concurrency) if n not in held]
         return random.sample(free, min(len(free), _MOST_TRIES))
 
-    def _respect_the_dead(self, won: list[Slot], dealt: Mapping[int, int], dead: Mapping[int, bool]) -> list[Slot]:
+    def _somebody_died(self) -> bool:
+        """Whether that is why nothing was claimed; then all slots were won in vain, and the next round makes room."""
+        self._mourning = {
+            w for w, over in queue.find_dead(self._session, worker_id=self._worker_id).items() if not over
+        }
+        return bool(self._mourning)
+
+    def _respect_the_dead(self, won: list[Slot], dealt: Mapping[int, int]) -> list[Slot]:
         """The slots that may be used: where a worker has just died, only those beyond one for each of its calls.
 
         It may live and need a moment to cut them. Who holds so many free slots at this moment knows that all calls of
         the living and of the dead together are not more than the lane's.
         """
-        fresh = [worker for worker, mourned in dead.items() if not mourned]
         self._mourned = {}
-        if fresh:
-            queue.mark_dead(self._session, fresh)
-            self._mourned = queue.lanes_in_mourning(self._session, fresh)
+        if self._somebody_died():
+            queue.mark_dead(self._session, self._mourning)
+            self._mourned = queue.lanes_in_mourning(self._session, self._mourning)
         usable: list[Slot] = []
         spared, used = Counter(self._mourned), Counter(dealt)
         for slot in won:
@@ -274,7 +282,12 @@ class Poller:
         starts = self._marks.starts(counts)
         began = monotonic()
         claims = queue.claim(
-            self._session, counts=counts, starts=starts, worker_id=self._worker_id, timezone=self._limits.timezone
+            self._session,
+            counts=counts,
+            starts=starts,
+            worker_id=self._worker_id,
+            timezone=self._limits.timezone,
+            known_dead=self._mourning,
         )
         self._again = self._marks.learn(counts, starts, claims, took_s=monotonic() - began)
         for slot in won:

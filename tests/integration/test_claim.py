@@ -76,7 +76,7 @@ def hammer(dsn: str, limits: dict[int, int], calls: Calls, done: threading.Event
                 for lane, n in limits.items()
                 if (free := [s for s in range(n) if s not in held[lane]])
             ]
-            won, _ = queue.swap_slots(me.session, give_back=back, wants=wants, worker_id=me.id, grace_s=1.0)
+            won = queue.swap_slots(me.session, give_back=back, wants=wants)
             spare = defaultdict(list)
             for slot in won:
                 spare[slot.lane_id].append(slot)

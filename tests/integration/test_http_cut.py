@@ -14,7 +14,7 @@ import pytest
 from asynch.errors import CallCut, CutReason
 from asynch.executors import Call
 from asynch.executors.http import HttpExecutor
-from asynch.executors.session import Wire
+from asynch.executors.session import Line, Wire
 from tests.calls import (
     LOOPBACK,
     Sink,
@@ -173,7 +173,7 @@ def test_a_connection_made_just_after_the_cut_is_shut() -> None:
         call = Call(10)
         wire = Wire(call)
         call.cut(CutReason.TIMEOUT)
-        wire.attach(ours)
+        wire.attach(Line(ours))
         assert theirs.recv(1) == b""
         wire.close()
 

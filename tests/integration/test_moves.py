@@ -96,7 +96,7 @@ STATEMENTS: dict[str, tuple[str, Sequence[Event], Run, Callable[[Place], bool]]]
     "claim": (
         "claim",
         [Event.CLAIM],
-        lambda c, ids, _: queue.claim(c, counts={lane_of(c): 100}, worker_id=OWNER, timezone="UTC"),
+        lambda c, ids, _: queue.claim(c, counts={lane_of(c): 100}, worker_id=OWNER, timezone="UTC", known_dead=queue.find_dead(c, worker_id=OWNER)),
         lambda p: p[0] is State.PENDING and p[2] is Phase.CALL,
     ),
     "claim_uploads": (

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -89,9 +90,7 @@ def test_slots_are_tried_in_the_order_given_each_once(pool: db.Pool, dsn: str) -
 
 def test_each_lane_wins_its_own_slots(pool: db.Pool, dsn: str) -> None:
     with worker(dsn) as me:
-        won, _ = queue.swap_slots(
-            me.session, give_back=[], wants=[(5, 2, [0, 1]), (6, 1, [0, 1]), (7, 0, [0])], worker_id=me.id, grace_s=1.0
-        )
+        won = queue.swap_slots(me.session, give_back=[], wants=[(5, 2, [0, 1]), (6, 1, [0, 1]), (7, 0, [0])])
 
     assert won == [Slot(5, 0), Slot(5, 1), Slot(6, 0)]
 
@@ -132,7 +131,7 @@ def test_a_failed_statement_costs_no_slot(pool: db.Pool, dsn: str) -> None:
 
 def test_an_exchange_that_fails_half_way_leaves_what_the_end_of_the_session_frees(pool: db.Pool, dsn: str) -> None:
     with worker(dsn) as me, pytest.raises(psycopg.Error):
-        queue.swap_slots(me.session, give_back=[], wants=[(5, 1, [0]), (6, 1, [10**12])], worker_id=me.id, grace_s=1.0)
+        queue.swap_slots(me.session, give_back=[], wants=[(5, 1, [0]), (6, 1, [10**12])])
 
     until(lambda: slot_locks(pool) == [])
 
@@ -165,7 +164,7 @@ def test_a_worker_that_lives_is_not_found_dead(pool: db.Pool, dsn: str) -> None:
         assert me.win(5, 1, [0])[1] == {}
 
 
-def test_winning_slots_tells_who_has_just_died(pool: db.Pool, dsn: str) -> None:
+def test_it_is_told_who_has_just_died(pool: db.Pool, dsn: str) -> None:
     with worker(dsn) as me, worker(dsn) as other:
         kill(pool, other)
 
@@ -182,6 +181,23 @@ def test_the_mourning_ends_a_second_after_the_death_was_noted(pool: db.Pool, dsn
         age_death(pool, 0.5)
 
         assert me.win(5, 1, [1])[1] == {other.id: True}
+
+
+def test_nothing_is_claimed_while_somebody_is_mourned_of_whom_the_claimer_does_not_know(
+    pool: db.Pool, dsn: str
+) -> None:
+    lane = add_model(pool)
+    tasks = [add_task(pool, lane) for _ in range(2)]
+    with worker(dsn) as me, worker(dsn) as other:
+        kill(pool, other)
+        terms: dict[str, Any] = {"counts": {lane: 1}, "worker_id": me.id, "timezone": "UTC"}
+
+        assert queue.claim(me.session, **terms) == []
+        assert [c.id for c in queue.claim(me.session, **terms, known_dead=[other.id])] == tasks[:1]
+        queue.mark_dead(me.session, [other.id])
+        assert queue.claim(me.session, **terms) == []
+        age_death(pool, 1.0)
+        assert [c.id for c in queue.claim(me.session, **terms)] == tasks[1:]
 
 
 def test_a_death_is_noted_once(pool: db.Pool, dsn: str) -> None:

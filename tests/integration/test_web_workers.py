@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from asynch import db
-from asynch.store import queue, workers
+from asynch.store import queue
 from tests.model_server import ModelServer
 from tests.rows import until, worker
 from tests.task_api import Api, problem, working
@@ -90,7 +90,7 @@ def test_looking_kills_nobody(api: Api, dsn: str) -> None:
         one.session.close()
         until(lambda: len(told(api)) == 1)
 
-        assert workers.find_dead(other.session, worker_id=other.id, grace_s=1.0) == [one.id]
+        assert queue.find_dead(other.session, worker_id=other.id) == {one.id: False}
 
 
 def test_it_is_for_admins(api: Api) -> None:
