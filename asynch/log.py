@@ -31,6 +31,9 @@ def configure(level: str, format: Literal["json", "console"]) -> None:
     """Send everything from `level` on to stderr, one line a record; a second call replaces the first."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if format == "json" else Console())
+    # What no line tells is not looked up for each: the caller alone costs as much as all the rest.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # the way that logging's own documentation names
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
 
@@ -44,7 +47,7 @@ class JsonLines(logging.Formatter):
         if trace := _trace(self, record):
             line["exception"] = trace
         try:
-            return json.dumps(line, default=_text, allow_nan=False)
+            return _encoded(line)
         except Exception:  # keys that are no text, NaN, circles, depth: then every value as text
             return json.dumps({_text(key): _text(value) for key, value in line.items()})
 
@@ -97,3 +100,6 @@ def _text(value: object) -> str:
         return value if type(value) is str else str(value)
     except Exception:
         return f"<unprintable {type(value).__name__}>"
+
+
+_encoded = json.JSONEncoder(default=_text, allow_nan=False).encode

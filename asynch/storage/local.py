@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
@@ -27,7 +27,9 @@ _KEY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 
 #: how often a put makes its directory again after deletes have pruned it
 _PLACE_TRIES = 1000
-_MOST_KNOWN = 1000
+_MOST_KNOWN = 64
+#: an open directory is believed so long: one may be mounted in its place
+_KNOWN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,18 @@ class Served:
     path: Path
     content_type: str
     filename: str  #: the download name
+
+
+class _Directory:
+    """An open directory: nothing can be linked into one that was deleted meanwhile, or fsynced in its place."""
+
+    def __init__(self, path: Path) -> None:
+        self.stale_at = monotonic() + _KNOWN_S
+        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):
+            os.close(self.fd)
 
 
 class LocalStorage:
@@ -54,7 +68,7 @@ class LocalStorage:
         self._public_base_url = public_base_url.rstrip("/")
         self._signing_key = signing_key
         self._url_ttl_s = url_ttl_s
-        self._known: set[str] = set()  # directories that puts have found to be below the root
+        self._known: dict[str, _Directory] = {}  # that puts have found to be below the root
         try:
             root.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._root = root.resolve()
@@ -92,9 +106,7 @@ class LocalStorage:
             with suppress(FileNotFoundError):  # deleted and pruned in this very moment
                 for directory in changed:
                     _fsync(directory)
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known.add(str(target.parent))
+            self._remember(target.parent)
         return key
 
     def _linked(self, path: Path, key: str) -> bool:
@@ -102,15 +114,23 @@ class LocalStorage:
 
         Each system call makes the threads of a worker wait for each other; the long way needs four times as many.
         """
-        parent = f"{self._root}/{key.rpartition('/')[0]}"
-        if parent not in self._known or not _KEY.fullmatch(key):
+        parent, _, name = key.rpartition("/")
+        known = self._known.get(parent)
+        if known is None or known.stale_at < monotonic() or not _KEY.fullmatch(key):
             return False
         try:
-            os.link(path, f"{self._root}/{key}")
-            _fsync(parent)
+            os.link(path, name, dst_dir_fd=known.fd)
+            os.fsync(known.fd)
         except OSError:  # the long way knows what is wrong, or has a way round it
             return False
         return True
+
+    def _remember(self, directory: Path) -> None:
+        with suppress(OSError):  # pruned in this very moment
+            known = _Directory(directory)
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[directory.relative_to(self._root).as_posix()] = known
 
     def url(self, key: str, *, filename: str, content_type: str) -> str:
         """Sign key, expiry, download name and type; touches no disk, so that a list of 1,000 costs little."""
