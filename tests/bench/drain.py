@@ -36,7 +36,10 @@ def run(bench: Bench) -> list[Figure]:
 
 
 def rate(site: Site, service: Model, lanes: list[int], tasks: int, *, workers: int = 1) -> float:
-    """Tasks a second of so many worker processes; the database is emptied first."""
+    """Tasks a second of so many worker processes; database and disk are emptied before and, as the floor's, after.
+
+    A file system looks longer for room where many files have just been deleted: each side must find the other's.
+    """
     site.clear()
     stock.add_tasks(site, lanes, tasks)
     stock.settle_down(site)
@@ -45,7 +48,9 @@ def rate(site: Site, service: Model, lanes: list[int], tasks: int, *, workers: i
         for _ in range(workers):
             stack.enter_context(site.worker(threads=floor.THREADS))
         until(lambda: site.count("NOT final") == 0, 300, what="the end of all tasks", every_s=0.05)
-        return steady(service, tasks, monotonic())
+        found = steady(service, tasks, monotonic())
+    site.clear()
+    return found
 
 
 def steady(service: Model, tasks: int, ended: float) -> float:
