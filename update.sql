@@ -271,5 +271,17 @@ CREATE TABLE IF NOT EXISTS asynch_biz_tally (
     request_count bigint NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
-INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '2')
+-- Since version 3: what a tenant has over all of its models; 0 is what `limits` says, as is a tenant without a row.
+CREATE TABLE IF NOT EXISTS asynch_tenant (
+    tenant_id       bigint PRIMARY KEY,
+    creator         text NOT NULL DEFAULT '',
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    updater         text NOT NULL DEFAULT '',
+    updated_at      timestamptz NOT NULL DEFAULT now(),
+    max_concurrency integer NOT NULL DEFAULT 0,        -- calls at once
+    queue_limit     integer NOT NULL DEFAULT 0,        -- waiting and running tasks
+    CONSTRAINT asynch_tenant_limits CHECK (max_concurrency >= 0 AND queue_limit >= 0)
+);
+
+INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '3')
 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE asynch_meta.value::integer < excluded.value::integer;

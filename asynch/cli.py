@@ -16,7 +16,7 @@ import click
 
 from asynch import checks, db, log, metrics, wiring
 from asynch.errors import AsynchError, DatabaseDown, UserError
-from asynch.service import keys, schema
+from asynch.service import keys, rotation, schema
 from asynch.settings import Settings, load
 from asynch.systemd import Manager
 
@@ -163,7 +163,7 @@ def key() -> None:
 @_plain_errors
 def key_create(config: Path | None, tenant: int, name: str, admin: bool) -> None:
     """Make a key; its secret is shown this once."""
-    with _pool(config) as pool:
+    with _pool(_settings(config)) as pool:
         key_id, token = keys.create_key(pool, tenant, name, admin=admin)
     click.echo(f"id      {key_id}\ntoken   {token}")
 
@@ -173,7 +173,7 @@ def key_create(config: Path | None, tenant: int, name: str, admin: bool) -> None
 @_plain_errors
 def key_list(config: Path | None) -> None:
     """All keys, without their secrets."""
-    with _pool(config) as pool:
+    with _pool(_settings(config)) as pool:
         for found in keys.list_keys(pool):
             state = "revoked" if found.revoked_at else "active"
             click.echo(f"{found.id}  tenant {found.tenant_id}  {found.role.value:<5}  {state:<7}  {found.name}")
@@ -185,14 +185,38 @@ def key_list(config: Path | None) -> None:
 @_plain_errors
 def key_revoke(config: Path | None, key_id: str) -> None:
     """Make a key useless within a minute."""
-    with _pool(config) as pool:
+    with _pool(_settings(config)) as pool:
         keys.revoke_key(pool, key_id)
     click.echo(f"revoked {key_id}")
 
 
+@cli.group()
+def secrets() -> None:
+    """Stored secrets."""
+
+
+@secrets.command("rotate")
+@config_option
+@_plain_errors
+def secrets_rotate(config: Path | None) -> None:
+    """Encrypt all of them with the first of secrets.keys; exit code 1 if one cannot be read with any."""
+    settings = _settings(config)
+    box, good = wiring.open_box(settings), True
+    with _pool(settings) as pool:
+        for count in rotation.rotate(pool, box):
+            good &= count.good
+            told = f"{count.rotated} rotated, {count.current} already current, {len(count.unreadable)} unreadable"
+            click.echo(f"{count.name:<8} {told}")
+            for lost in count.unreadable:
+                click.echo(f"asynch: {count.name} {lost.id} of tenant {lost.tenant_id}: unreadable", err=True)
+            if count.unsettled:
+                click.echo(f"asynch: {count.name}: {count.unsettled} changed meanwhile: run this again", err=True)
+    sys.exit(0 if good else 1)
+
+
 @contextmanager
-def _pool(config: Path | None) -> Iterator[db.Pool]:
-    with db.open_small_pool(wiring.any_dsn(_settings(config)), name="asynch-key") as pool:
+def _pool(settings: Settings) -> Iterator[db.Pool]:
+    with db.open_small_pool(wiring.any_dsn(settings), name="asynch-key") as pool:
         with db.connection(pool) as conn:
             schema.check_version(conn)
         yield pool

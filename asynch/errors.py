@@ -12,7 +12,9 @@ AsynchError
 │   ├── NotFound              it is not there, or is another tenant's
 │   ├── Gone                  it was there once
 │   ├── Conflict              it is there, but not in a state that allows this
-│   └── QueueFull             the lane's queueLimit is reached
+│   ├── QueueFull             the lane's queueLimit is reached
+│   └── TooOften              this caller must wait before it asks again
+├── IssuerDown                the issuer's keys were never had, so no token can be judged
 ├── DatabaseDown              Postgres does not answer; nothing is known to be written
 ├── StaleClaim                the task is someone else's now: stop quietly
 ├── SessionLost               the worker's database session is gone: cut the calls, start over
@@ -119,6 +121,20 @@ class QueueFull(Refused):
     """The lane holds as many waiting and running tasks as its queueLimit allows."""
 
     code = "queue_full"
+
+
+class TooOften(Refused):
+    """This caller asked too often; the same may be asked again in `retry_after_s` whole seconds."""
+
+    code = "too_many_requests"
+
+    def __init__(self, detail: str, *, retry_after_s: int, code: str | None = None) -> None:
+        super().__init__(detail, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class IssuerDown(AsynchError):
+    """The issuer of tokens never gave its keys: no token can be judged before it does."""
 
 
 class DatabaseDown(AsynchError):

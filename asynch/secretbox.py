@@ -45,6 +45,7 @@ class SecretBox:
     def __init__(self, keys: Sequence[str]) -> None:
         if not keys or not all(map(is_key, keys)):
             raise ValueError("a SecretBox needs at least one Fernet key, and nothing but Fernet keys")
+        self._first = Fernet(keys[0])
         self._fernet = MultiFernet([Fernet(key) for key in keys])
         self._keys = tuple(base64.urlsafe_b64decode(key) for key in keys)
 
@@ -62,6 +63,19 @@ class SecretBox:
         if not isinstance(sealed, dict) or (sealed.get("t"), sealed.get("k")) != (tenant_id, field):
             raise SecretError(f"{field} of tenant {tenant_id}: sealed for another tenant or field")
         return str(sealed["v"])
+
+    def resealed(self, tenant_id: int, field: str, token: str) -> str | None:
+        """The same sealed with the first key, None when it is already; SecretError as `open`."""
+        value = self.open(tenant_id, field, token)
+        try:
+            self._first.decrypt(token.encode())
+        except InvalidToken:
+            return self.seal(tenant_id, field, value)
+        return None
+
+    def resealed_canary(self, token: str) -> str | None:
+        """The canary sealed with the first key, None when it is already."""
+        return self.resealed(*_CANARY[:2], token)
 
     def canary(self) -> str:
         """A token to keep in the database, which tells later whether the keys still fit."""

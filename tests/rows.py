@@ -56,6 +56,7 @@ def emptied_dsn(module_dsn: str) -> str:
             "biz_tally",
             "idempotency",
             "key",
+            "tenant",
         )
         conn.execute("; ".join(f"DELETE FROM asynch_{table}" for table in tables).encode())
     return module_dsn

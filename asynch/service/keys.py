@@ -63,15 +63,18 @@ class KeyRing:
     def principal_of(self, token: str) -> Principal | None:
         """Whom the token stands for, None when it proves nothing. Raises DatabaseDown."""
         match = _TOKEN.fullmatch(token)
-        proof = self._proof(match[1]) if match else None
-        if match is None or proof is None or not hmac.compare_digest(_hash(match[2]), proof.secret_hash):
-            return None
-        return Principal(proof.tenant_id, proof.name, proof.role)
+        return _proven(match[2], self._remembered(match[1]) or self._looked_up(match[1])) if match else None
 
-    def _proof(self, key_id: str) -> Proof | None:
+    def known_principal_of(self, token: str) -> Principal | None:
+        """As `principal_of`, of what is remembered alone: costs no query, and a flood of wrong keys cannot stop it."""
+        match = _TOKEN.fullmatch(token)
+        return _proven(match[2], self._remembered(match[1])) if match else None
+
+    def _remembered(self, key_id: str) -> Proof | None:
         until, proof = self._known.get(key_id, (0.0, None))
-        if proof is not None and self._clock() < until:
-            return proof
+        return proof if self._clock() < until else None
+
+    def _looked_up(self, key_id: str) -> Proof | None:
         with db.connection(self._pool) as conn:
             proof = store.find_proof(conn, key_id)
         if proof is None:
@@ -81,3 +84,15 @@ class KeyRing:
             self._known.clear()
         self._known[key_id] = (self._clock() + BELIEVED_S, proof)
         return proof
+
+
+def key_id_of(token: str) -> str:
+    """The id in what looks like a key, for logs; empty for anything else."""
+    match = _TOKEN.fullmatch(token)
+    return match[1] if match else ""
+
+
+def _proven(secret: str, proof: Proof | None) -> Principal | None:
+    if proof is None or not hmac.compare_digest(_hash(secret), proof.secret_hash):
+        return None
+    return Principal(proof.tenant_id, proof.name, proof.role)

@@ -10,7 +10,9 @@ from asynch.errors import UserError
 from asynch.secretbox import SecretBox
 from asynch.store import workers
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+#: The fact that tells whether keys fit.
+CANARY = "secret_canary"
 #: Key of the advisory lock that lets one host migrate at a time.
 _MIGRATE_LOCK = 0x6D696772617465
 #: Tables that model-asynch calls the same; without asynch_meta beside them they are its own.
@@ -71,7 +73,7 @@ def check_version(conn: db.Connection, *, at_least: int = SCHEMA_VERSION, newer:
 def check_canary(pool: db.Pool, box: SecretBox) -> None:
     """UserError unless these keys can read what this database holds; the first start leaves the canary."""
     with db.transaction(pool) as conn:
-        token = workers.fact(conn, "secret_canary") or workers.remember(conn, "secret_canary", box.canary())
+        token = workers.fact(conn, CANARY) or workers.remember(conn, CANARY, box.canary())
     if not box.check_canary(token):
         raise UserError("the configured secrets.keys (or secret.key) cannot read this database's secrets")
 

@@ -77,9 +77,3 @@ SELECT count(*) AS total FROM (
     SELECT id FROM asynch_task WHERE tenant_id = %(tenant_id)s AND lane_id = %(lane_id)s AND state = 3 AND NOT final
     LIMIT %(at_most)s
 ) t
-
--- sealed_models --
-SELECT id, tenant_id, api_key FROM asynch_models WHERE api_key <> '' AND id > %(after)s ORDER BY id LIMIT %(most)s
-
--- reseal_model --
-UPDATE asynch_models SET api_key = %(new)s WHERE id = %(id)s AND api_key = %(old)s

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import re
+import hmac
+import logging
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address, ip_network
 from time import monotonic
-from typing import Annotated, cast
+from typing import cast
 
 from flask import Flask, g, request
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
 
 from asynch.domain.principal import Caller, Principal, Role
-from asynch.errors import Forbidden, Unauthenticated, UserError
-from asynch.service.keys import KeyRing
+from asynch.errors import Forbidden, Unauthenticated
+from asynch.service.guesses import Guesses
+from asynch.service.keys import KeyRing, key_id_of
+from asynch.service.tokens import TokenRefused, Verifier, keys_of
 from asynch.settings import Settings
 from asynch.shapes import is_loopback
 from asynch.web import Parts, parts
-from asynch.web.bodies import TenantId, Text
+from asynch.web.pages import refuse_web_pages
+from asynch.web.peers import client_of, within
+from asynch.web.userinfo import read_user_info
+
+logger = logging.getLogger(__name__)
 
 #: blueprints without a principal: probes, documentation, and files, whose links are signed
 OPEN = frozenset({"health", "files", "docs"})
@@ -29,14 +31,11 @@ LOCAL = frozenset({"metrics"})
 #: a proxy on this machine makes its callers look local; every usual one says that it is there
 _PROXIED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via")
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/]+)(?::[0-9]+)?")
-
 Authenticate = Callable[[], Principal]
 
 
 def register(app: Flask, made_of: Parts) -> None:
-    """Give every request but those to open blueprints a principal. UserError for a mode that is not there."""
-    check_mode(made_of.settings)
+    """Give every request but those to open blueprints a principal. UserError for keys that cannot be used."""
     authenticate = MODES[made_of.settings.auth.mode](made_of)
 
     @app.before_request
@@ -49,9 +48,9 @@ def register(app: Flask, made_of: Parts) -> None:
 
 
 def check_mode(settings: Settings) -> None:
-    """UserError for a mode that is not there."""
-    if settings.auth.mode not in MODES:
-        raise UserError(f"auth.mode = {settings.auth.mode!r}: not available yet, expected none or apikey")
+    """UserError for a mode whose keys cannot be used."""
+    if settings.auth.mode == "jwt":
+        _verifier(settings)
 
 
 def _is_local() -> bool:
@@ -59,7 +58,7 @@ def _is_local() -> bool:
     if not is_loopback(request.remote_addr or "") or any(name in request.headers for name in _PROXIED):
         return False
     try:
-        _refuse_web_pages(frozenset())
+        refuse_web_pages(frozenset())
     except Forbidden:
         return False
     return True
@@ -94,25 +93,9 @@ def named_tenant(asked: int | None) -> int:
 
 def client_ip() -> str:
     """The nearest address on the way here that is not one of the trusted proxies."""
-    trusted = [ip_network(text, strict=False) for text in parts().settings.server.trusted_proxies]
-    hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",") if hop.strip()]
-    nearest = request.remote_addr or ""
-    try:
-        while hops and any(ip_address(nearest) in network for network in trusted):
-            nearest = str(ip_address(hops.pop()))
-    except ValueError:  # a hop that is no address says nothing about where the request comes from
-        pass
-    return nearest
-
-
-class UserInfo(BaseModel):
-    """X-User-Info: a JSON object, plain or as base64."""
-
-    model_config = ConfigDict(alias_generator=to_camel, extra="ignore", hide_input_in_errors=True)
-
-    tenant_id: TenantId
-    user_name: Annotated[Text, Field(max_length=128)] = ""
-    role: Role | None = None
+    return client_of(
+        request.remote_addr or "", request.headers.get("X-Forwarded-For", ""), parts().settings.server.trusted_proxies
+    )
 
 
 def _trusting(made_of: Parts) -> Authenticate:
@@ -120,52 +103,88 @@ def _trusting(made_of: Parts) -> Authenticate:
     allowed = frozenset(made_of.settings.server.cors_origins)
 
     def authenticate() -> Principal:
-        _refuse_web_pages(allowed)
+        refuse_web_pages(allowed)
         text = request.headers.get("X-User-Info")
         if text is None:
             return Principal(tenant_id=0, user="", role=Role.ADMIN)
-        info = user_info(text)
-        return Principal(info.tenant_id, info.user_name, info.role or Role.ADMIN)
+        return read_user_info(text).principal(otherwise=Role.ADMIN)
 
     return authenticate
 
 
-def user_info(text: str) -> UserInfo:
-    """Read the header X-User-Info; Unauthenticated when it is neither JSON nor base64 of it."""
-    try:
-        raw = text.encode("latin-1")  # WSGI hands over bytes as if they were latin-1
-        plain = raw if raw.lstrip().startswith(b"{") else base64.b64decode(raw, validate=True)
-        return UserInfo.model_validate(json.loads(plain))
-    except (ValueError, RecursionError) as exc:
-        raise Unauthenticated("X-User-Info must be JSON, or base64 of JSON, with a tenantId.") from exc
+def _by_gateway(made_of: Parts) -> Authenticate:
+    """X-User-Info, from a trusted proxy itself (what it forwards for does not count) that knows the secret."""
+    proxies = made_of.settings.server.trusted_proxies
+    secret = made_of.settings.auth.gateway.secret.get_secret_value().encode()
+    guesses = Guesses(clock=monotonic)
 
+    def authenticate() -> Principal:
+        given = request.headers.get("X-Gateway-Secret", "").encode("latin-1")  # as WSGI decoded it
+        is_gateway = hmac.compare_digest(given, secret) and within(request.remote_addr or "", proxies)
+        if not is_gateway:
+            raise _failure(guesses, "Only the gateway is served here.", tried=bool(given))
+        return read_user_info(request.headers.get("X-User-Info", "")).principal(otherwise=Role.USER)
 
-def _refuse_web_pages(allowed: frozenset[str]) -> None:
-    """A page in a browser on this machine may reach us, also under a name of its own (DNS rebinding)."""
-    host = _HOST.fullmatch(request.headers.get("Host", ""))
-    if host is None or not is_loopback(host[1].strip("[]")):
-        raise Forbidden("Without authentication only requests to a loopback host are served.", code="host_not_allowed")
-    origin = request.headers.get("Origin")
-    if origin in allowed:
-        return
-    if origin is not None and origin.partition("://")[2] != host[0]:
-        raise Forbidden("Requests from another origin are not served.", code="origin_not_allowed")
-    if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
-        raise Forbidden("Requests from another site are not served.", code="origin_not_allowed")
+    return authenticate
 
 
 def _by_key(made_of: Parts) -> Authenticate:
     """`Authorization: Bearer ak_<id>_<secret>`."""
-    ring = KeyRing(made_of.pool, clock=monotonic)
+    ring, guesses = KeyRing(made_of.pool, clock=monotonic), Guesses(clock=monotonic)
 
     def authenticate() -> Principal:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        found = ring.principal_of(token.strip()) if scheme.lower() == "bearer" else None
+        token = _bearer()
+        found = ring.known_principal_of(token)
+        if found is None and token:
+            guesses.check(client_ip())  # before the query that it costs
+            found = ring.principal_of(token)
         if found is None:
-            raise Unauthenticated("A valid API key is needed: Authorization: Bearer ak_…")
+            detail = "A valid API key is needed: Authorization: Bearer ak_…"
+            raise _failure(guesses, detail, tried=bool(token), key=key_id_of(token))
         return found
 
     return authenticate
 
 
-MODES: Mapping[str, Callable[[Parts], Authenticate]] = {"none": _trusting, "apikey": _by_key}
+def _by_token(made_of: Parts) -> Authenticate:
+    """`Authorization: Bearer <JWT>`. A valid one is believed wherever wrong ones come from too."""
+    verifier, guesses = _verifier(made_of.settings), Guesses(clock=monotonic)
+
+    def authenticate() -> Principal:
+        token = _bearer()
+        try:
+            return verifier.principal_of(token)
+        except TokenRefused as exc:
+            detail = "A valid token is needed: Authorization: Bearer …"
+            raise _failure(guesses, detail, tried=bool(token), why=str(exc)) from None
+
+    return authenticate
+
+
+def _verifier(settings: Settings) -> Verifier:
+    jwt = settings.auth.jwt
+    return Verifier(keys_of(jwt.jwks_url, jwt.key.get_secret_value()), jwt.issuer, jwt.audience, jwt.tenant_claim)
+
+
+def _bearer() -> str:
+    """The token of the request, empty without one."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _failure(guesses: Guesses, detail: str, *, tried: bool, **told: str) -> Unauthenticated:
+    """What to answer to a request that proves nothing, counted and logged if it tried; TooOften instead."""
+    if tried:
+        address = client_ip()
+        guesses.check(address)
+        guesses.note(address)
+        logger.warning("authentication failed", extra={"client": address, **told})
+    return Unauthenticated(detail)
+
+
+MODES: Mapping[str, Callable[[Parts], Authenticate]] = {
+    "none": _trusting,
+    "apikey": _by_key,
+    "gateway": _by_gateway,
+    "jwt": _by_token,
+}

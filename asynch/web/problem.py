@@ -19,12 +19,14 @@ from asynch.errors import (
     Forbidden,
     Gone,
     InvalidInput,
+    IssuerDown,
     MalformedBody,
     NotFound,
     QueueFull,
     Refused,
     StorageError,
     TooLarge,
+    TooOften,
     Unauthenticated,
 )
 
@@ -52,9 +54,14 @@ TABLE: Mapping[type[Exception], Kind] = {
     TooLarge: Kind(413, "The body is too large"),
     InvalidInput: Kind(422, "The input is not valid"),
     QueueFull: Kind(429, "Too much at once", {"Retry-After": "5"}),
+    TooOften: Kind(429, "Too often"),
     DatabaseDown: Kind(503, "The database does not answer", {"Retry-After": "2"}),
     StorageError: Kind(503, "The storage does not answer", {"Retry-After": "5"}),
+    IssuerDown: Kind(503, "The issuer of tokens does not answer", {"Retry-After": "5"}),
 }
+
+#: the codes of errors that are nobody's refusal
+_SERVICE_CODES = {DatabaseDown: "database_down", StorageError: "storage_error", IssuerDown: "issuer_down"}
 
 #: the framework's errors whose code clients meet elsewhere under another name than the status phrase
 _CODES = {400: "malformed_body", 413: "body_too_large", 500: "internal"}
@@ -81,7 +88,7 @@ def as_document(exc: Exception) -> dict[str, Any]:
     kind = kind_of(exc)
     if not isinstance(exc, Refused):  # what a driver said may hold a host, a path or SQL
         logger.warning("a service did not answer", extra={"error": str(exc)})
-        code = "database_down" if isinstance(exc, DatabaseDown) else "storage_error"
+        code = next(code for cls, code in _SERVICE_CODES.items() if isinstance(exc, cls))
         return document(kind.status, kind.title, "Try again in a moment.", code)
     extra = dict(exc.extra)
     if isinstance(exc, InvalidInput):
@@ -116,7 +123,10 @@ def answer(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) ->
 def _expected(exc: Exception) -> Response:
     body = as_document(exc)
     g.refusal = body["code"]  # for the counters
-    return answer(body, kind_of(exc).headers)
+    headers = dict(kind_of(exc).headers)
+    if isinstance(exc, TooOften):
+        headers["Retry-After"] = str(exc.retry_after_s)
+    return answer(body, headers)
 
 
 def _from_framework(exc: HTTPException) -> Response | HTTPException:

@@ -21,7 +21,7 @@ from asynch.db import Row
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import Phase, State
 from asynch.store import models as model_store
-from asynch.store import oplog, queue, stats, survey, workers
+from asynch.store import oplog, queue, sealed, stats, survey, workers
 from asynch.store import tasks as store
 from asynch.store.oplog import OpFilter
 from asynch.store.queue import Claim, Saved, Target
@@ -106,6 +106,7 @@ def claim(task_id: int) -> Claim:
 Use = Callable[[db.Connection], object]
 IDS = list(range(1, 200))
 AGO = datetime.now(UTC) - timedelta(days=20)
+FIFTH = sealed.Sealed(5, 0)
 WANTED = TaskFilter(model_name="m", state=0)
 
 #: what a worker asks, with the indexes of asynch_task that may answer
@@ -159,6 +160,10 @@ OF_REQUESTS: dict[str, tuple[Use, set[str]]] = {
     ),
     "list_task_ids": (
         lambda c: store.list_task_ids(c, tenant_id=1, wanted=WANTED, among=(0, 1), after=100, before=10**6, most=10),
+        {KEY},
+    ),
+    "sealed tasks": (
+        lambda c: [sealed.list_sealed(c, kind, after=FIFTH, most=500) for kind in sealed.KINDS if kind.name == "tasks"],
         {KEY},
     ),
     "open_tasks": (lambda c: model_store.open_tasks(c, a_model()), {QUEUE, UPLOAD, RUNNING, WAKE}),

@@ -8,10 +8,10 @@ import pytest
 import requests
 
 from asynch import db
-from asynch.errors import UserError
+from asynch.errors import TooOften, UserError
 from asynch.service import keys
+from asynch.service.guesses import MOST, Guesses
 from asynch.service.keys import KeyRing
-from asynch.web.app import create_app
 from tests.database import all_rows
 from tests.live import Live, MakeParts, serving
 
@@ -104,6 +104,22 @@ def test_an_image_of_another_site_reaches_nothing(live: Live) -> None:
     answer = live.call("GET", "/model/getModel?modelName=m", headers={"Sec-Fetch-Site": "cross-site"})
 
     assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain"])
+@pytest.mark.parametrize("path", ["/model/createModel", "/task/cancelBatch", "/task/1/cancel", "/task/1/retry"])
+def test_what_a_form_can_send_changes_nothing(live: Live, path: str, kind: str) -> None:
+    answer = live.call("POST", path, headers={"Content-Type": kind}, data=b'{"taskIds":["1"],"a":"=b"}')
+
+    assert answer.status_code == 415
+
+
+@pytest.mark.parametrize("referer", ["https://evil.example/page", "http://127.0.0.1.evil.example/", "http://["])
+def test_an_old_browser_that_only_says_which_page_led_here_is_refused(live: Live, referer: str) -> None:
+    answer = live.call("GET", "/task/getTaskResult?taskId=1", headers={"Referer": referer})
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "origin_not_allowed")
+    assert live.call("GET", "/task/getTaskResult?taskId=1", headers={"Referer": live.url + "/docs"}).status_code == 404
 
 
 def test_probes_answer_under_any_host(live: Live) -> None:
@@ -208,6 +224,89 @@ def test_a_key_that_is_known_costs_no_query(make_parts: MakeParts, pool: db.Pool
     assert ring.principal_of(token) == first
 
 
+def test_a_revoked_key_stops_in_every_process(make_parts: MakeParts, pool: db.Pool, dsn: str) -> None:
+    now = 100.0
+    key_id, token = keys.create_key(pool, 42, "ci")
+    with db.open_pool(dsn, size=1, name="another-process") as other:
+        rings = [KeyRing(pool, clock=lambda: now), KeyRing(other, clock=lambda: now)]
+        assert all(ring.principal_of(token) for ring in rings)
+        keys.revoke_key(pool, key_id)
+        now += 59.0
+
+        assert [ring.principal_of(token) for ring in rings] == [None, None]
+
+
+def wrong(n: int) -> str:
+    """A key that was never made."""
+    return f"ak_{n:016x}_{'x' * 43}"
+
+
+@pytest.fixture
+def proxied(make_parts: MakeParts) -> Iterator[Live]:
+    """Mode apikey behind a proxy on this machine, so that clients have addresses of their own."""
+    with serving(make_parts(auth={"mode": "apikey"}, server={"trusted_proxies": ["127.0.0.1"]})) as running:
+        yield running
+
+
+def flood(live: Live, address: str, most: int = 60) -> requests.Response:
+    """Wrong keys from an address until something other than 401 is said, or 60 times."""
+    for n in range(most):
+        answer = listing(live, **bearer(wrong(n)), **{"X-Forwarded-For": address})
+        if answer.status_code != 401:
+            break
+    return answer
+
+
+def test_many_wrong_keys_from_one_address_are_429_and_others_are_not_concerned(
+    proxied: Live, pool: db.Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, token = keys.create_key(pool, 42, "ci")
+    refused = flood(proxied, "192.0.2.1")
+
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_failures")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert listing(proxied, **bearer(wrong(1)), **{"X-Forwarded-For": "192.0.2.2"}).status_code == 401
+    assert listing(proxied, **bearer(token), **{"X-Forwarded-For": "192.0.2.2"}).status_code == 200
+    # a key that was just proved goes on working also from where the flood comes from
+    assert listing(proxied, **bearer(token), **{"X-Forwarded-For": "192.0.2.1"}).status_code == 200
+    logged = [record for record in caplog.records if record.getMessage() == "authentication failed"]
+    assert 10 <= len(logged) <= 40
+    assert "x" * 43 not in str([vars(record) for record in logged])
+
+
+def test_an_address_of_ipv6_is_one_with_its_network(proxied: Live) -> None:
+    assert flood(proxied, "2001:db8::1").status_code == 429
+
+    assert listing(proxied, **bearer(wrong(1)), **{"X-Forwarded-For": "2001:db8::2"}).status_code == 429
+    assert listing(proxied, **bearer(wrong(1)), **{"X-Forwarded-For": "2001:db8:0:1::2"}).status_code == 401
+
+
+def test_requests_without_a_key_are_no_attempts(proxied: Live) -> None:
+    for _ in range(60):
+        assert listing(proxied).status_code == 401
+
+
+def test_an_address_may_try_again_after_the_time_it_was_told() -> None:
+    now = 0.0
+    guesses = Guesses(clock=lambda: now)
+    for _ in range(MOST):
+        guesses.check("192.0.2.1")
+        guesses.note("192.0.2.1")
+    with pytest.raises(TooOften) as caught:
+        guesses.check("192.0.2.1")
+
+    now += caught.value.retry_after_s
+    guesses.check("192.0.2.1")
+
+
+def test_a_request_writes_nothing_about_its_key(keyed: Live, pool: db.Pool) -> None:
+    _, token = keys.create_key(pool, 42, "ci")
+    before = all_rows(pool, "SELECT xmin::text, * FROM asynch_key")
+    assert listing(keyed, **bearer(token)).status_code == 200
+
+    assert all_rows(pool, "SELECT xmin::text, * FROM asynch_key") == before
+
+
 def test_a_key_can_be_revoked_once(pool: db.Pool) -> None:
     key_id, _ = keys.create_key(pool, 42, "ci")
     keys.revoke_key(pool, key_id)
@@ -215,17 +314,6 @@ def test_a_key_can_be_revoked_once(pool: db.Pool) -> None:
     with pytest.raises(UserError):
         keys.revoke_key(pool, key_id)
     assert [key.revoked_at is not None for key in keys.list_keys(pool)] == [True]
-
-
-@pytest.mark.parametrize("mode", ["gateway", "jwt"])
-def test_a_mode_that_is_not_there_stops_the_start(make_parts: MakeParts, mode: str) -> None:
-    parts = make_parts(
-        auth={"mode": mode, "gateway": {"secret": "s"}, "jwt": {"issuer": "i", "audience": "a", "key": "k"}},
-        server={"trusted_proxies": ["127.0.0.1"]},
-    )
-
-    with pytest.raises(UserError, match=mode):
-        create_app(parts)
 
 
 # What principals may do

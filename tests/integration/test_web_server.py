@@ -171,7 +171,7 @@ def test_killed_with_its_workers_gone_and_the_port_free(api: Api) -> None:
     assert refuses(api.port)
 
 
-def test_a_mode_that_is_not_there_ends_before_gunicorn_begins() -> None:
+def test_a_key_that_cannot_be_one_ends_before_gunicorn_begins() -> None:
     chosen = settings.build({"auth": {"mode": "jwt", "jwt": {"issuer": "i", "audience": "a", "key": "k"}}})
 
     with pytest.raises(UserError, match="jwt"):

@@ -1,0 +1,23 @@
+-- Stored secrets, for their rotation: a walk in key order over all there are of a kind, and a compare-and-swap of each.
+
+-- sealed_models --
+SELECT tenant_id, id, api_key AS token FROM asynch_models
+WHERE (tenant_id, id) > (%(after_tenant)s, %(after_id)s) AND api_key <> ''
+ORDER BY tenant_id, id LIMIT %(most)s
+
+-- reseal_model --
+UPDATE asynch_models SET api_key = %(new)s
+WHERE tenant_id = %(tenant_id)s AND id = %(id)s AND api_key = %(old)s
+
+-- sealed_tasks --
+-- Through the primary key: there may be millions, of which few hold headers.
+SELECT tenant_id, id, upload_headers AS token FROM asynch_task
+WHERE (tenant_id, id) > (%(after_tenant)s, %(after_id)s) AND upload_headers <> ''
+ORDER BY tenant_id, id LIMIT %(most)s
+
+-- reseal_task --
+UPDATE asynch_task SET upload_headers = %(new)s
+WHERE tenant_id = %(tenant_id)s AND id = %(id)s AND upload_headers = %(old)s
+
+-- swap_fact --
+UPDATE asynch_meta SET value = %(new)s WHERE key = %(key)s AND value = %(old)s
