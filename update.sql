@@ -56,7 +56,7 @@ CREATE TABLE IF NOT EXISTS asynch_models (
     retry_backoff_seconds   integer NOT NULL DEFAULT 0,
     auto_clean_seconds      integer NOT NULL DEFAULT 86400,
     max_result_bytes        bigint NOT NULL DEFAULT 1073741824,
-    permits                 integer[] NOT NULL DEFAULT '{}',   -- further lock keys a call must hold
+    permits                 integer[] NOT NULL DEFAULT '{}',   -- unused since version 3, see asynch_permits
     remark                  text NOT NULL DEFAULT '',
     CONSTRAINT asynch_models_enabled CHECK (enabled IN (0, 1)),
     CONSTRAINT asynch_models_method CHECK (http_method IN ('GET', 'POST')),
@@ -280,8 +280,58 @@ CREATE TABLE IF NOT EXISTS asynch_tenant (
     updated_at      timestamptz NOT NULL DEFAULT now(),
     max_concurrency integer NOT NULL DEFAULT 0,        -- calls at once
     queue_limit     integer NOT NULL DEFAULT 0,        -- waiting and running tasks
+    permit_id       integer NOT NULL UNIQUE DEFAULT nextval('asynch_lane'),  -- lock key of its calls, never a lane's
     CONSTRAINT asynch_tenant_limits CHECK (max_concurrency >= 0 AND queue_limit >= 0)
 );
+-- Every tenant with a model has a row, so that `limits` finds a lock key too.
+INSERT INTO asynch_tenant (tenant_id) SELECT DISTINCT tenant_id FROM asynch_models ON CONFLICT DO NOTHING;
+
+-- Since version 3: services that many lanes share, whichever tenants they belong to; by base URL as asynch_service_of has it.
+CREATE TABLE IF NOT EXISTS asynch_service (
+    base_url        text PRIMARY KEY,
+    creator         text NOT NULL DEFAULT '',
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    updater         text NOT NULL DEFAULT '',
+    updated_at      timestamptz NOT NULL DEFAULT now(),
+    max_concurrency integer NOT NULL DEFAULT 0,        -- calls at once, 0 as many as its lanes
+    permit_id       integer NOT NULL UNIQUE DEFAULT nextval('asynch_lane'),
+    CONSTRAINT asynch_service_limit CHECK (max_concurrency >= 0)
+);
+
+-- Since version 3: how often a tenant's calls of a service failed lately. Of one tenant: another's calls, which may be
+-- wrong in ways of their own, must not close the service to it.
+CREATE TABLE IF NOT EXISTS asynch_breaker (
+    tenant_id  bigint NOT NULL,
+    base_url   text NOT NULL,
+    since      timestamptz NOT NULL DEFAULT now(),     -- from when on it counts
+    calls      integer NOT NULL DEFAULT 0,
+    failures   integer NOT NULL DEFAULT 0,
+    trips      integer NOT NULL DEFAULT 0,             -- openings without a success in between
+    open_until timestamptz,                            -- NULL closed; past: half open, one call at a time
+    permit_id  integer NOT NULL UNIQUE DEFAULT nextval('asynch_lane'),
+    PRIMARY KEY (tenant_id, base_url)
+) WITH (fillfactor = 50);
+
+CREATE OR REPLACE FUNCTION asynch_service_of(url text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT lower(rtrim(url, '/'))
+$$;
+
+-- What a call of this tenant to this URL must hold besides its lane's slot: lock keys, and how many calls may hold each;
+-- 0 means none may start.
+CREATE OR REPLACE FUNCTION asynch_permits(tenant bigint, url text, tenant_most integer)
+RETURNS TABLE (permits integer[], most integer[]) LANGUAGE sql STABLE AS $$
+    SELECT coalesce(array_agg(p.id), '{}'), coalesce(array_agg(p.most), '{}') FROM (
+        SELECT t.permit_id AS id, coalesce(nullif(t.max_concurrency, 0), tenant_most) AS most
+        FROM asynch_tenant t WHERE t.tenant_id = tenant AND (t.max_concurrency > 0 OR tenant_most > 0)
+        UNION ALL
+        SELECT s.permit_id, s.max_concurrency
+        FROM asynch_service s WHERE s.base_url = asynch_service_of(url) AND s.max_concurrency > 0
+        UNION ALL
+        SELECT b.permit_id, CASE WHEN b.open_until > now() THEN 0 ELSE 1 END
+        FROM asynch_breaker b
+        WHERE b.tenant_id = tenant AND b.base_url = asynch_service_of(url) AND b.open_until IS NOT NULL
+    ) p
+$$;
 
 INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '3')
 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE asynch_meta.value::integer < excluded.value::integer;

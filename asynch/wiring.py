@@ -120,7 +120,12 @@ def worker_setup(settings: Settings) -> Setup:
         dsn=dsn,
         lock_dsn=settings.database.lock_dsn.get_secret_value() or dsn,
         limits=Limits(
-            worker.threads, worker.reserve, worker.batch_size, worker.poll_interval, settings.server.timezone
+            worker.threads,
+            worker.reserve,
+            worker.batch_size,
+            worker.poll_interval,
+            settings.server.timezone,
+            settings.limits.tenant_max_concurrency,
         ),
         longest_call_s=settings.longest,
         uploaders=worker.uploaders,

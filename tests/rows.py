@@ -57,6 +57,8 @@ def emptied_dsn(module_dsn: str) -> str:
             "idempotency",
             "key",
             "tenant",
+            "service",
+            "breaker",
         )
         conn.execute("; ".join(f"DELETE FROM asynch_{table}" for table in tables).encode())
     return module_dsn

@@ -14,12 +14,18 @@ class Seat:
     lane_id: int
     tenant_id: int
     room: int
+    permits: tuple[int, ...] = ()  #: each allows a number of calls to all lanes that have it
 
 
 def deal(
-    seats: Iterable[Seat], budget: int, *, served: Mapping[tuple[str, int], int], per_tenant: int | None = None
+    seats: Iterable[Seat],
+    budget: int,
+    *,
+    served: Mapping[tuple[str, int], int],
+    per_tenant: int | None = None,
+    permits: Mapping[int, int] | None = None,
 ) -> dict[int, int]:
-    """How many calls each lane may start, `budget` in all and at most `per_tenant` a tenant.
+    """How many calls each lane may start, `budget` in all, at most `per_tenant` a tenant and `permits` says of each.
 
     `served` tells when ("tenant", id) and ("lane", id) had their last turn, in any rising count: who waited longest
     comes first. One call a turn, so the order of seats decides nothing.
@@ -32,19 +38,33 @@ def deal(
         of_tenant.sort(key=lambda s: served.get(("lane", s.lane_id), 0))
     queue = sorted(lanes, key=lambda t: served.get(("tenant", t), 0))
     left = dict.fromkeys(queue, per_tenant if per_tenant is not None else budget)
+    allowed = dict(permits or {})
     dealt: dict[int, int] = {}
     while budget > 0 and queue:
         still = []
         for tenant in queue:
             if budget == 0:
                 break
-            seat = lanes[tenant].pop(0)
-            dealt[seat.lane_id] = dealt.get(seat.lane_id, 0) + 1
+            turn = _next(lanes[tenant], allowed)
+            if turn is None:
+                continue
+            for permit in turn.permits:
+                allowed[permit] -= 1
+            dealt[turn.lane_id] = dealt.get(turn.lane_id, 0) + 1
             budget -= 1
             left[tenant] -= 1
-            if dealt[seat.lane_id] < seat.room:
-                lanes[tenant].append(seat)
+            if dealt[turn.lane_id] < turn.room:
+                lanes[tenant].append(turn)
             if lanes[tenant] and left[tenant] > 0:
                 still.append(tenant)
         queue = still
     return dealt
+
+
+def _next(seats: list[Seat], allowed: Mapping[int, int]) -> Seat | None:
+    """Take the first seat out that no permit keeps from running; those before it have had all their turns."""
+    while seats:
+        seat = seats.pop(0)
+        if all(allowed[permit] > 0 for permit in seat.permits):
+            return seat
+    return None

@@ -54,6 +54,7 @@ class Creation:
     queue_timeout_s: float
     log_payloads: bool
     timezone: str  #: of the day a task counts under
+    tenant_queue_limit: int  #: of a tenant that has none of its own; 0 is none
 
     def create(self, caller: Caller, item: NewTask | Refused, once: Once | None) -> Created:
         """Create one task, or raise the Refused that says why not, which is noted in the op log.
@@ -116,13 +117,16 @@ class Creation:
     ) -> tuple[list[int | Refused], list[tuple[int, int, NewTask]]]:
         """Place each item in its lane, as far as there is room: (id or refusal of each, rows to insert)."""
         names = sorted({item.model_name for item in items if isinstance(item, NewTask)})
-        known = store.lanes_for_tasks(conn, tenant_id=tenant_id, names=names)
-        locked = {lane.lane_id for lane in known.values()}
+        known = store.lanes_for_tasks(
+            conn, tenant_id=tenant_id, names=names, tenant_queue_limit=self.tenant_queue_limit
+        )
+        locked = {key for lane in known.values() for key in lane.ceilings}
         lanes, ids, drawn = self._enter(conn, tenant_id, names, sorted(locked), len(items), count=count)
-        lanes = {name: lane for name, lane in lanes.items() if lane.lane_id in locked}
+        # what was made, or limited, meanwhile is not locked
+        lanes = {name: lane for name, lane in lanes.items() if lane.ceilings.keys() <= locked}
         checked = [item if isinstance(item, Refused) else _placed(lanes, item) for item in items]
         if count:
-            checked = self._fill(conn, checked, drawn)
+            checked = self._fill(conn, tenant_id, checked, drawn)
             ids, _ = store.draw_ids(conn, len(items))
         else:
             self._expect_room(checked, drawn)
@@ -131,35 +135,43 @@ class Creation:
         return results, rows
 
     def _enter(
-        self, conn: Connection, tenant_id: int, names: Sequence[str], lanes: Sequence[int], n: int, *, count: bool
+        self, conn: Connection, tenant_id: int, names: Sequence[str], locks: Sequence[int], n: int, *, count: bool
     ) -> tuple[dict[str, TaskLane], list[int], int]:
+        limit = self.tenant_queue_limit
         if not count:
-            return store.enter_lanes(conn, tenant_id=tenant_id, names=names, lanes=lanes, n=n)
-        found, drawn = store.seize_lanes(conn, tenant_id=tenant_id, names=names, lanes=lanes)
+            return store.enter_lanes(conn, tenant_id=tenant_id, names=names, locks=locks, n=n, tenant_queue_limit=limit)
+        found, drawn = store.seize_lanes(conn, tenant_id=tenant_id, names=names, locks=locks, tenant_queue_limit=limit)
         return found, [], drawn
 
     def _expect_room(self, checked: Sequence[Placed | Refused], drawn: int) -> None:
         for lane in {item[0] for item in checked if not isinstance(item, Refused)}:
-            if not self.rooms.covers(lane.lane_id, queue_limit=lane.queue_limit, drawn=drawn):
-                raise _Uncounted(lane.model_name)
+            for key, limit in lane.ceilings.items():
+                if not self.rooms.covers(key, queue_limit=limit, drawn=drawn):
+                    raise _Uncounted(lane.model_name)
 
-    def _fill(self, conn: Connection, checked: Sequence[Placed | Refused], drawn: int) -> list[Placed | Refused]:
-        """Count the lanes, nobody else being in them, and fill each up to its limit."""
+    def _fill(
+        self, conn: Connection, tenant_id: int, checked: Sequence[Placed | Refused], drawn: int
+    ) -> list[Placed | Refused]:
+        """Count lanes and tenant, nobody else being in them, and fill each up to its limit."""
         lanes = {item[0] for item in checked if not isinstance(item, Refused)}
-        depths = {lane: store.lane_depth(conn, lane.lane_id) for lane in lanes}
+        limits = {key: limit for lane in lanes for key, limit in lane.ceilings.items()}
+        depths = {lane.lane_id: store.lane_depth(conn, lane.lane_id) for lane in lanes}
+        depths |= {key: store.tenant_depth(conn, tenant_id) for key in limits.keys() - depths.keys()}
         taken: Counter[int] = Counter()
         filled: list[Placed | Refused] = []
         for item in checked:
             if not isinstance(item, Refused):
-                lane, depth = item[0], depths[item[0]].depth + taken[item[0].lane_id]
-                if depth >= lane.queue_limit:
-                    item = _full(lane, depth)
+                lane = item[0]
+                full = [key for key, limit in lane.ceilings.items() if depths[key].depth + taken[key] >= limit]
+                if full:
+                    key = full[0]
+                    item = _full(lane, key, limits[key], depths[key].depth + taken[key])
                 else:
-                    taken[lane.lane_id] += 1
+                    taken.update(lane.ceilings.keys())
             filled.append(item)
-        for lane, found in depths.items():
-            room = lane.queue_limit - found.depth - found.returning
-            self.rooms.counted(lane.lane_id, queue_limit=lane.queue_limit, drawn=drawn, room=room)
+        for key, found in depths.items():
+            room = limits[key] - found.depth - found.returning
+            self.rooms.counted(key, queue_limit=limits[key], drawn=drawn, room=room)
         return filled
 
     def _note(
@@ -196,8 +208,9 @@ def _placed(lanes: Mapping[str, TaskLane], task: NewTask) -> Placed | Refused:
     return lane, task
 
 
-def _full(lane: TaskLane, depth: int) -> QueueFull:
-    return QueueFull(f"The queue of {lane.model_name!r} is full.", queueLimit=lane.queue_limit, queueDepth=depth)
+def _full(lane: TaskLane, key: int, limit: int, depth: int) -> QueueFull:
+    whose = f"The queue of {lane.model_name!r} is" if key == lane.lane_id else "The tenant's queues are together"
+    return QueueFull(f"{whose} full.", queueLimit=limit, queueDepth=depth)
 
 
 def _replay(conn: Connection, tenant_id: int, once: Once) -> Created | None:

@@ -18,7 +18,8 @@ from asynch.errors import Conflict, ExecutorError, Forbidden, InvalidInput, Mist
 from asynch.executors.egress import Policy
 from asynch.secretbox import SecretBox, SecretError
 from asynch.store import models as store
-from asynch.store import queue, tasks
+from asynch.store import queue, tasks, tenants
+from asynch.store.limits import Breaker, find_breaker
 from asynch.store.models import Model, ModelSpec
 from asynch.store.oplog import Operation, insert_op_logs
 
@@ -52,6 +53,7 @@ class Registry:
             created = store.insert_model(
                 conn, tenant_id=caller.principal.tenant_id, creator=caller.principal.user, spec=spec
             )
+            tenants.ensure_tenant(conn, caller.principal.tenant_id)
             self._note(conn, caller, "createModel", spec, {"id": str(created), **given})
         return created
 
@@ -87,6 +89,11 @@ class Registry:
         """One model. NotFound."""
         with db.connection(self.pool) as conn:
             return _get(store.find_model, conn, tenant_id, key)
+
+    def breaker(self, model: Model) -> Breaker:
+        """How calls to a model's service went lately."""
+        with db.connection(self.pool) as conn:
+            return find_breaker(conn, tenant_id=model.tenant_id, base_url=model.spec.base_url)
 
     def search(
         self, tenant_id: int, *, kind: str | None, name: str | None, limit: int, offset: int

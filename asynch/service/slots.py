@@ -13,6 +13,7 @@ from asynch.errors import CutReason, DatabaseDown, QueueFull
 from asynch.executors import Call
 from asynch.store import queue
 from asynch.store.models import Model
+from asynch.store.queue import Permit
 
 _MOST_TRIES = 2000
 _WATCH_S = 0.1
@@ -23,7 +24,7 @@ _SILENCE_S = 8.0
 
 
 @contextmanager
-def holding(dsn: str, model: Model, call: Call) -> Iterator[None]:
+def holding(dsn: str, model: Model, call: Call, *, tenant_most: int) -> Iterator[None]:
     """Hold a slot of the model's lane while the block runs, and cut the call at its deadline or when the slot is lost.
 
     QueueFull when no slot is free. DatabaseDown.
@@ -32,18 +33,23 @@ def holding(dsn: str, model: Model, call: Call) -> Iterator[None]:
     session = db.open_session(dsn, name="asynch-test", lines=lines)
     try:
         with db.wrapped():
-            _win(session, model)
+            _win(session, model, tenant_most)
         with _watched(session, lines, call):
             yield
     finally:
         session.close()
 
 
-def _win(session: db.Connection, model: Model) -> None:
-    """Take a slot; where a worker has just died none, as its calls may still be open."""
-    most = model.spec.max_concurrency
-    tries = random.sample(range(most), min(most, _MOST_TRIES))
-    wants = [(model.lane_id, 1, tries)]
+def _win(session: db.Connection, model: Model, tenant_most: int) -> None:
+    """Take a slot, and one of each permit; where a worker has just died none, as its calls may still be open.
+
+    A breaker that is open keeps nobody from a test: it is how one finds out.
+    """
+    lanes = queue.lanes_named(session, [model.lane_id], tenant_most=tenant_most)
+    permits = [permit for lane in lanes for permit in lane.permits if permit.most > 0]
+    wants = [
+        (key, 1, _tries(most)) for key, most in [(model.lane_id, model.spec.max_concurrency), *map(_pair, permits)]
+    ]
     try:
         won = queue.swap_slots(session, give_back=(), wants=wants)
     except db.OutOfLocks:  # no memory for another lock is no free slot, as for a worker
@@ -51,12 +57,21 @@ def _win(session: db.Connection, model: Model) -> None:
     fresh = [worker for worker, mourned in queue.find_dead(session, worker_id=0).items() if not mourned]
     if fresh:
         queue.mark_dead(session, fresh)
-    if not won or (fresh and model.lane_id in queue.lanes_in_mourning(session, fresh)):
+    mourned = queue.lanes_in_mourning(session, fresh, tenant_most=tenant_most) if fresh else {}
+    if len(won) < len(wants) or any(key in mourned for key, _, _ in wants):
         raise QueueFull(
-            f"All {most} calls that {model.spec.model_name!r} may have at once are open.",
+            f"All calls that {model.spec.model_name!r}, its tenant or its service may have at once are open.",
             code="no_free_slot",
-            maxConcurrency=most,
+            maxConcurrency=model.spec.max_concurrency,
         )
+
+
+def _pair(permit: Permit) -> tuple[int, int]:
+    return permit.id, permit.most
+
+
+def _tries(most: int) -> list[int]:
+    return random.sample(range(most), min(most, _MOST_TRIES))
 
 
 @contextmanager

@@ -87,6 +87,7 @@ class Trials:
     timezone: str
     users_manage: bool
     log_payloads: bool
+    tenant_most: int  #: as limits.tenant_max_concurrency
     _room: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(AT_ONCE))
 
     def run(self, caller: Caller, model_id: int, payload: str | None) -> Answer:
@@ -99,7 +100,7 @@ class Trials:
         if model.spec.http_method == "GET" and payload is not None and not payload.startswith("{"):
             raise InvalidInput([Mistake("#/requestPayload", "a model called by GET takes an object")])
         call = Call(min(float(model.spec.timeout_seconds), LONGEST_S, self.longest_s))
-        with self._seat(), slots.holding(self.lock_dsn, model, call):
+        with self._seat(), slots.holding(self.lock_dsn, model, call, tenant_most=self.tenant_most):
             self._count(caller.principal, model)
             answer = self._call(model, payload, call)
         self._note(caller, model, payload, answer)

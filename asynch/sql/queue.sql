@@ -10,15 +10,17 @@ WITH RECURSIVE scan(lane_id, n) AS (
             WHERE t.state = 0 AND t.phase = 0 AND t.lane_id > s.lane_id ORDER BY t.lane_id LIMIT 1), s.n + 1
     FROM scan s WHERE s.lane_id IS NOT NULL AND s.n < %(most)s
 )
-SELECT s.lane_id, m.tenant_id, m.max_concurrency, m.permits,
+SELECT s.lane_id, m.tenant_id, m.max_concurrency, p.permits, p.most,
        m.enabled = 1 AND m.deleted_at IS NULL AS open
 FROM scan s CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = s.lane_id OFFSET 0) m
+CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s) p
 WHERE s.lane_id IS NOT NULL
 ORDER BY s.lane_id
 
 -- lanes_named --
-SELECT m.lane_id, m.tenant_id, m.max_concurrency, m.permits, m.enabled = 1 AND m.deleted_at IS NULL AS open
-FROM asynch_models m WHERE m.lane_id = ANY(%(lanes)s::int[])
+SELECT m.lane_id, m.tenant_id, m.max_concurrency, p.permits, p.most, m.enabled = 1 AND m.deleted_at IS NULL AS open
+FROM asynch_models m CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s) p
+WHERE m.lane_id = ANY(%(lanes)s::int[])
 
 -- swap_slots --
 -- Gives slots back, then tries free slot numbers in the order given until a lane has as many as it wants: each pair at
@@ -54,10 +56,13 @@ WHERE w.id <> %(worker_id)s AND pg_try_advisory_xact_lock_shared(w.id)
 UPDATE asynch_worker SET dead_at = clock_timestamp() WHERE id = ANY(%(workers)s::bigint[]) AND dead_at IS NULL
 
 -- lanes_in_mourning --
--- Lanes where calls of workers that just died may still be open, and how many.
-SELECT t.lane_id, count(*) AS calls FROM asynch_task t
+-- Lanes, and permits of theirs, where calls of workers that just died may still be open, and how many.
+SELECT k.id, count(*) AS calls FROM asynch_task t
+CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = t.lane_id OFFSET 0) m
+CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s) p
+CROSS JOIN LATERAL unnest(t.lane_id || p.permits) AS k(id)
 WHERE t.state = 1 AND t.phase = 0 AND t.worker_id = ANY(%(workers)s::bigint[])
-GROUP BY t.lane_id
+GROUP BY k.id
 
 -- lane_depth --
 -- States 0 and 1 of a lane, and what may come back into it: failures that wait for their retry.
@@ -65,6 +70,20 @@ SELECT (SELECT count(*) FROM asynch_task WHERE lane_id = %(lane_id)s AND state =
      + (SELECT count(*) FROM asynch_task WHERE lane_id = %(lane_id)s AND state = 0 AND phase = 1)
      + (SELECT count(*) FROM asynch_task WHERE lane_id = %(lane_id)s AND state = 1) AS depth,
        (SELECT count(*) FROM asynch_task WHERE lane_id = %(lane_id)s AND state = 3 AND NOT final) AS returning
+
+-- tenant_depth --
+-- As lane_depth, over all lanes of a tenant's models.
+SELECT coalesce(sum(d.depth), 0)::bigint AS depth, coalesce(sum(d.returning), 0)::bigint AS returning
+FROM asynch_models m CROSS JOIN LATERAL (
+    SELECT (SELECT count(*) FROM asynch_task q WHERE q.lane_id = m.lane_id AND q.state = 0 AND q.phase = 0)
+         + (SELECT count(*) FROM asynch_task q WHERE q.lane_id = m.lane_id AND q.state = 0 AND q.phase = 1)
+         + (SELECT count(*) FROM asynch_task q WHERE q.lane_id = m.lane_id AND q.state = 1) AS depth,
+           (SELECT count(*) FROM asynch_task q WHERE q.lane_id = m.lane_id AND q.state = 3 AND NOT q.final) AS returning
+) d
+WHERE m.tenant_id = %(tenant_id)s AND m.kind = 'model'
+
+-- tenant_key --
+SELECT permit_id FROM asynch_tenant WHERE tenant_id = %(tenant_id)s
 
 -- lock_lanes_shared --
 SELECT pg_advisory_xact_lock_shared(l, -1) FROM unnest(%(lanes)s::int[]) AS l

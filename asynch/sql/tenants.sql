@@ -13,5 +13,8 @@ ON CONFLICT (tenant_id) DO UPDATE SET
     queue_limit = coalesce(%(queue_limit)s::integer, t.queue_limit)
 RETURNING *
 
+-- ensure_tenant --
+INSERT INTO asynch_tenant (tenant_id) VALUES (%(tenant_id)s) ON CONFLICT DO NOTHING
+
 -- lanes_of_tenant --
 SELECT lane_id FROM asynch_models WHERE tenant_id = %(tenant_id)s AND deleted_at IS NULL

@@ -29,7 +29,7 @@ _KEY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 _PLACE_TRIES = 1000
 _MOST_KNOWN = 64
 #: an open directory is believed so long: one may be mounted in its place
-_KNOWN_S = 10.0
+_KNOWN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)

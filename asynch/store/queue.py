@@ -20,18 +20,26 @@ MOURNING_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class Permit:
+    """What calls of several lanes share, such as a tenant's limit: a lock key, and how many calls may hold it."""
+
+    id: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class Lane:
     """What a round must know of a lane."""
 
     lane_id: int
     tenant_id: int
     max_concurrency: int
-    permits: tuple[int, ...]
+    permits: tuple[Permit, ...] = ()  #: a call holds one slot of each besides the lane's
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One of a lane's permits, held as an advisory lock of the claim session."""
+    """One of the calls that a lane, or a permit of several lanes, allows: an advisory lock of the claim session."""
 
     lane_id: int
     slot: int
@@ -120,20 +128,25 @@ class Outcome:
     upload_failures: int = 0
 
 
-def scan_lanes(conn: Connection, *, after: int, most: int) -> tuple[list[Lane], int | None]:
-    """The next open lanes with waiting tasks after a cursor, and the new cursor (None at the end)."""
-    found = db.rows(conn, "scan_lanes", after=after, most=most)
+def scan_lanes(conn: Connection, *, after: int, most: int, tenant_most: int = 0) -> tuple[list[Lane], int | None]:
+    """The next open lanes with waiting tasks after a cursor, and the new cursor (None at the end).
+
+    `tenant_most` is how many calls a tenant may have that has no limit of its own; 0 any number.
+    """
+    found = db.rows(conn, "scan_lanes", after=after, most=most, tenant_most=tenant_most)
     cursor = found[-1]["lane_id"] if len(found) == most else None
     return [_lane(r) for r in found if r["open"]], cursor
 
 
-def lanes_named(conn: Connection, lanes: Collection[int]) -> list[Lane]:
+def lanes_named(conn: Connection, lanes: Collection[int], *, tenant_most: int = 0) -> list[Lane]:
     """Those of the named lanes that exist and are open."""
-    return [_lane(r) for r in db.rows(conn, "lanes_named", lanes=list(lanes)) if r["open"]]
+    found = db.rows(conn, "lanes_named", lanes=list(lanes), tenant_most=tenant_most)
+    return [_lane(r) for r in found if r["open"]]
 
 
 def _lane(r: Row) -> Lane:
-    return Lane(r["lane_id"], r["tenant_id"], r["max_concurrency"], tuple(r["permits"]))
+    permits = tuple(map(Permit, r["permits"], r["most"]))
+    return Lane(r["lane_id"], r["tenant_id"], r["max_concurrency"], permits)
 
 
 def swap_slots(
@@ -172,9 +185,10 @@ def mark_dead(conn: Connection, workers: Collection[int]) -> None:
     db.run(conn, "mark_dead", workers=list(workers))
 
 
-def lanes_in_mourning(conn: Connection, workers: Collection[int]) -> dict[int, int]:
-    """How many calls of these workers may still be open, in each lane that has any."""
-    return {r["lane_id"]: r["calls"] for r in db.rows(conn, "lanes_in_mourning", workers=list(workers))}
+def lanes_in_mourning(conn: Connection, workers: Collection[int], *, tenant_most: int = 0) -> dict[int, int]:
+    """How many calls of these workers may still be open, in each lane and under each permit that has any."""
+    found = db.rows(conn, "lanes_in_mourning", workers=list(workers), tenant_most=tenant_most)
+    return {r["id"]: r["calls"] for r in found}
 
 
 def claim(

@@ -45,11 +45,21 @@ class TaskLane:
     enabled: bool
     method: str
     queue_limit: int
+    tenant_key: int | None = None
+    tenant_queue_limit: int = 0  #: over all of the tenant's lanes; 0 is none
+
+    @property
+    def ceilings(self) -> dict[int, int]:
+        """What a task in it must stay under: lock key -> how many tasks may wait and run under it."""
+        own = {self.lane_id: self.queue_limit}
+        if self.tenant_key is not None and self.tenant_queue_limit:
+            own[self.tenant_key] = self.tenant_queue_limit
+        return own
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """States 0 and 1 of a lane, and the failures that will come back into it."""
+    """States 0 and 1 of a lane or tenant, and the failures that will come back into it."""
 
     depth: int
     returning: int
@@ -72,30 +82,47 @@ class TaskFilter:
         return {name: getattr(self, name) for name in TaskFilter.__slots__}
 
 
-def lanes_for_tasks(conn: Connection, *, tenant_id: int, names: Sequence[str]) -> dict[str, TaskLane]:
-    """The lanes of these models by name; unknown names are left out."""
-    return _lanes(db.rows(conn, "lanes_for_tasks", tenant_id=tenant_id, names=list(names)))
+def lanes_for_tasks(
+    conn: Connection, *, tenant_id: int, names: Sequence[str], tenant_queue_limit: int = 0
+) -> dict[str, TaskLane]:
+    """The lanes of these models by name; unknown names are left out.
+
+    `tenant_queue_limit` is that of a tenant that has none of its own; 0 is none.
+    """
+    return _lanes(db.rows(conn, "lanes_for_tasks", **_named(tenant_id, names, tenant_queue_limit)))
+
+
+def _named(tenant_id: int, names: Sequence[str], tenant_queue_limit: int) -> dict[str, Any]:
+    return {"tenant_id": tenant_id, "names": list(names), "tenant_queue_limit": tenant_queue_limit}
 
 
 def _lanes(found: list[Row]) -> dict[str, TaskLane]:
     return {
-        r["model_name"]: TaskLane(r["model_name"], r["lane_id"], r["enabled"] == 1, r["http_method"], r["queue_limit"])
+        r["model_name"]: TaskLane(
+            r["model_name"],
+            r["lane_id"],
+            r["enabled"] == 1,
+            r["http_method"],
+            r["queue_limit"],
+            r["tenant_key"],
+            r["tenant_queue_limit"],
+        )
         for r in found
     }
 
 
 def enter_lanes(
-    conn: Connection, *, tenant_id: int, names: Sequence[str], lanes: Sequence[int], n: int
+    conn: Connection, *, tenant_id: int, names: Sequence[str], locks: Sequence[int], n: int, tenant_queue_limit: int
 ) -> tuple[dict[str, TaskLane], list[int], int]:
-    """Share the lanes with other creators, read them anew, and draw `n` ids: (lanes, ids, last number drawn).
+    """Share lanes and tenant with other creators, read them anew, and draw `n` ids: (lanes, ids, last number drawn).
 
     While shared, nobody counts or deletes them.
     """
     _, found, drawn = db.pipelined(
         conn,
         [
-            ("lock_lanes_shared", {"lanes": sorted(lanes)}),
-            ("lanes_for_tasks", {"tenant_id": tenant_id, "names": list(names)}),
+            ("lock_lanes_shared", {"lanes": sorted(locks)}),
+            ("lanes_for_tasks", _named(tenant_id, names, tenant_queue_limit)),
             ("draw_ids", {"n": n}),
         ],
     )
@@ -103,14 +130,14 @@ def enter_lanes(
 
 
 def seize_lanes(
-    conn: Connection, *, tenant_id: int, names: Sequence[str], lanes: Sequence[int]
+    conn: Connection, *, tenant_id: int, names: Sequence[str], locks: Sequence[int], tenant_queue_limit: int
 ) -> tuple[dict[str, TaskLane], int]:
     """Wait until no other creator is in the lanes and keep them out: (lanes, last number drawn by anybody)."""
     _, found, drawn = db.pipelined(
         conn,
         [
-            ("lock_lanes", {"lanes": sorted(lanes)}),
-            ("lanes_for_tasks", {"tenant_id": tenant_id, "names": list(names)}),
+            ("lock_lanes", {"lanes": sorted(locks)}),
+            ("lanes_for_tasks", _named(tenant_id, names, tenant_queue_limit)),
             ("ids_drawn", {}),
         ],
     )
@@ -121,6 +148,18 @@ def lane_depth(conn: Connection, lane_id: int) -> Depth:
     """How full a lane is."""
     found = db.one(conn, "lane_depth", lane_id=lane_id)
     return Depth(found["depth"], found["returning"])
+
+
+def tenant_depth(conn: Connection, tenant_id: int) -> Depth:
+    """How full all lanes of a tenant's models are together."""
+    found = db.one(conn, "tenant_depth", tenant_id=tenant_id)
+    return Depth(found["depth"], found["returning"])
+
+
+def tenant_key(conn: Connection, tenant_id: int) -> int | None:
+    """The lock key of what a tenant has over all of its lanes."""
+    found = db.row(conn, "tenant_key", tenant_id=tenant_id)
+    return found["permit_id"] if found else None
 
 
 def draw_ids(conn: Connection, n: int) -> tuple[list[int], int]:

@@ -41,3 +41,8 @@ def lanes_of(conn: Connection, tenant_id: int) -> list[int]:
 
 def _tenant(r: Row) -> Tenant:
     return Tenant(r["tenant_id"], r["max_concurrency"], r["queue_limit"], r["updater"], r["updated_at"])
+
+
+def ensure_tenant(conn: Connection, tenant_id: int) -> None:
+    """Give a tenant a row, and with it the lock key that its limit needs."""
+    db.run(conn, "ensure_tenant", tenant_id=tenant_id)

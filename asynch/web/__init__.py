@@ -44,7 +44,13 @@ class Parts:
         chosen = self.settings
         announcer = Announcer(self.pool)
         return Creation(
-            self.pool, announcer, Rooms(), chosen.queue_timeout, chosen.op_log.payloads, chosen.server.timezone
+            self.pool,
+            announcer,
+            Rooms(),
+            chosen.queue_timeout,
+            chosen.op_log.payloads,
+            chosen.server.timezone,
+            chosen.limits.tenant_queue_limit,
         )
 
     @cached_property
@@ -60,6 +66,7 @@ class Parts:
             timezone=chosen.server.timezone,
             users_manage=chosen.auth.users_manage_models,
             log_payloads=chosen.op_log.payloads,
+            tenant_most=chosen.limits.tenant_max_concurrency,
         )
 
     @cached_property

@@ -14,11 +14,26 @@ from flask import Blueprint, Flask, Response, g, request
 from flask.json.provider import JSONProvider
 
 from asynch import log
-from asynch.web import Parts, auth, cors, files, health, metrics, models, oplog, problem, stats, tasks, tenants, workers
+from asynch.web import (
+    Parts,
+    auth,
+    cors,
+    files,
+    health,
+    metrics,
+    models,
+    oplog,
+    problem,
+    services,
+    stats,
+    tasks,
+    tenants,
+    workers,
+)
 
 RESOURCES: Sequence[Blueprint] = (
     health.bp, metrics.bp, files.bp, models.bp, tasks.bp, stats.bp, oplog.bp, workers.bp,
-    tenants.bp,
+    tenants.bp, services.bp,
 )  # fmt: skip
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")

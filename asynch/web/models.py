@@ -185,7 +185,14 @@ def get_model() -> ResponseReturnValue:
     asked = read_query(WhichModel)
     models = registry()
     model = models.get(principal().tenant_id, ModelKey(asked.id, asked.model_name))
-    return _shown(model, models)
+    breaker = models.breaker(model)
+    told = {
+        "state": breaker.state,
+        "calls": breaker.calls,
+        "failures": breaker.failures,
+        "openUntil": breaker.open_until,
+    }
+    return _shown(model, models) | {"breaker": told}
 
 
 @bp.post("/listModel")

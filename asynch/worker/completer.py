@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime
@@ -26,8 +27,17 @@ class Completer:
     Under load batches grow by themselves; alone, an outcome waits for nothing.
     """
 
-    def __init__(self, pool: db.Pool, *, queue_timeout_s: float, lost: threading.Event) -> None:
+    def __init__(
+        self,
+        pool: db.Pool,
+        *,
+        queue_timeout_s: float,
+        lost: threading.Event,
+        note: Callable[[Outcome], None] = lambda _: None,
+    ) -> None:
+        """`note` hears every outcome that is committed; it must not wait for anything."""
         self._pool = pool
+        self._note = note
         self._queue_timeout_s = queue_timeout_s
         self._lost = lost
         self._queue: queue.SimpleQueue[tuple[Outcome, Future[datetime]] | None] = queue.SimpleQueue()
@@ -103,6 +113,7 @@ class Completer:
             if at is None:
                 answer.set_exception(StaleClaim(f"{outcome.event.value} of task {outcome.claim.task_id}"))
             else:
+                self._note(outcome)
                 answer.set_result(at)
 
     def _settle(self, outcomes: list[Outcome]) -> dict[tuple[int, int], datetime]:

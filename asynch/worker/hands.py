@@ -51,7 +51,7 @@ class Hands:
         self._callers = _threads("call", callers, self._work_off_calls)
         self._others = _threads("up", uploaders, self._work_off_uploads)
 
-    def start(self, give_back: Callable[[Slot], None], thread_freed: Callable[[], None]) -> None:
+    def start(self, give_back: Callable[[tuple[Slot, ...]], None], thread_freed: Callable[[], None]) -> None:
         """Begin; slots return through `give_back` once their outcome is committed, `thread_freed` tells of threads."""
         self._give_back = give_back
         self._thread_freed = thread_freed
@@ -81,9 +81,9 @@ class Hands:
         with suppress(StaleClaim, SessionLost):
             attempt.put_back(self._parts, claim, outcomes.WHY_RELEASED[CutReason.DRAIN])
 
-    def call(self, claim: Claim, slot: Slot) -> None:
-        """Take a claim of phase 0 with its slot."""
-        run = Run(claim, Call(min(claim.target.timeout_s, self._longest_call_s)), slot)
+    def call(self, claim: Claim, slots: tuple[Slot, ...]) -> None:
+        """Take a claim of phase 0 with its slots."""
+        run = Run(claim, Call(min(claim.target.timeout_s, self._longest_call_s)), slots)
         self._running.add(run)
         self._calls.put(run)
 
@@ -128,8 +128,8 @@ class Hands:
 
     def _after_call(self, run: Run, saved: Claim | None) -> None:
         """Its outcome is committed; from here on the run is an upload. A cut that came too late is heard there."""
-        if run.slot is not None:
-            self._give_back(run.slot)
+        if run.slots:
+            self._give_back(run.slots)
         if saved is None:
             self._running.remove(run)
             return

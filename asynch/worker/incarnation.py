@@ -22,6 +22,7 @@ from asynch.store import queue, workers
 from asynch.store.queue import Claim
 from asynch.systemd import NOBODY, Manager
 from asynch.worker import attempt, liveness, outcomes
+from asynch.worker.breakers import Breakers
 from asynch.worker.completer import Completer
 from asynch.worker.hands import Hands
 from asynch.worker.poller import Limits, Poller
@@ -89,7 +90,10 @@ class Incarnation:
         self._lost, self._closing = threading.Event(), threading.Event()
         self._stop, self._over = threading.Event(), threading.Event()
         self._running = Running()
-        self._completer = Completer(self._pool, queue_timeout_s=setup.keep.queue_timeout_s, lost=self._lost)
+        self._breakers = Breakers()
+        self._completer = Completer(
+            self._pool, queue_timeout_s=setup.keep.queue_timeout_s, lost=self._lost, note=self._breakers.note
+        )
         parts = attempt.Parts(
             setup.executor,
             setup.storage,
@@ -195,6 +199,7 @@ class Incarnation:
             "beat": partial(beat.run, self._lost, self._stop),
             "uploads": partial(self._hands.claim_uploads, self._closing),
             "sweep": self._sweep,
+            "breakers": partial(self._breakers.run, self._pool, self._stop),
         }
         setup.tmp.look()
         self._show()

@@ -46,7 +46,7 @@ def watch(running: Running, poller: Poller, lines: db.Lines, lost: threading.Eve
     """
     while not stop.wait(_WATCH_S):
         now = monotonic()
-        late = [(r.claim.id, r.claim.attempt) for r in running.all() if r.slot is not None and now > r.call.deadline]
+        late = [(r.claim.id, r.claim.attempt) for r in running.all() if r.slots and now > r.call.deadline]
         running.cut(late, CutReason.TIMEOUT)
         if now - poller.answered_at > SILENCE_S:
             logger.error("the claim session does not answer", extra={"silent_s": round(now - poller.answered_at, 1)})

@@ -8,7 +8,7 @@ import select
 import socket
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -20,6 +20,7 @@ from asynch.errors import AsynchError, CutReason, SessionLost
 from asynch.store import queue
 from asynch.store.queue import Claim, Lane, Slot
 from asynch.worker.marks import Marks
+from asynch.worker.matching import Held, match
 from asynch.worker.running import Running
 from asynch.worker.tmpdir import TmpDir
 
@@ -45,6 +46,7 @@ class Limits:
     batch_size: int
     poll_interval_s: float
     timezone: str
+    tenant_most: int = 0  #: calls at once of a tenant that has no limit of its own; 0 any number
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Poller:
         limits: Limits,
         running: Running,
         tmp: TmpDir,
-        hand_over: Callable[[Claim, Slot], None],
+        hand_over: Callable[[Claim, Held], None],
     ) -> None:
         self._session = session
         self._worker_id = worker_id
@@ -89,6 +91,7 @@ class Poller:
         self._lanes: dict[int, tuple[Lane, float]] = {}  # with the time they were asked for
         self._named: set[int] = set()
         self._hot: dict[int, None] = {}  # lanes that may have work and a slot, in the order they were met
+        self._waiting: dict[int, set[int]] = defaultdict(set)  # lanes that a permit keeps from running more
         self._mourning: set[int] = set()  # workers that just died, as far as this session has noticed
         self._mourned: dict[int, int] = {}  # lanes where calls of theirs may be open, and how many
         self._marks = Marks()
@@ -101,10 +104,10 @@ class Poller:
         self._draining = False
         self.answered_at = monotonic()  #: when the session last answered
 
-    def give_back(self, slot: Slot) -> None:
-        """The call that held this slot is over and its outcome committed. Any thread."""
+    def give_back(self, held: Held) -> None:
+        """The call that held these slots is over and its outcome committed. Any thread."""
         with self._freed_lock:
-            self._freed.append(slot)
+            self._freed += held
         self.wake()
 
     def wake(self) -> None:
@@ -159,20 +162,25 @@ class Poller:
         dealt = self._deal(budget)
         if not freed and not dealt:
             return sweeping and self._cursor > 0
-        wants = [(lane, n + self._mourned.get(lane, 0), self._tries(lane)) for lane, n in dealt.items()]
+        asked, most = self._asked(dealt)
+        wants = [(key, n + self._mourned.get(key, 0), self._tries(key, most[key])) for key, n in asked.items()]
         won = queue.swap_slots(self._session, give_back=freed, wants=wants)
         if self._mourning:
-            won = self._respect_the_dead(won, dealt)
-        claimed = self._claim(won)
-        if won and not claimed and not self._mourning and self._somebody_died():
+            won = self._respect_the_dead(won, asked)
+        held = self._matched(won, dealt)
+        claimed = self._claim(held)
+        if held and not claimed and not self._mourning and self._somebody_died():
             return True
-        self._forget_exhausted(dealt, won, claimed)
+        self._forget_exhausted(dealt, held, claimed)
         return bool(dealt) or bool(self._unused) or (sweeping and self._cursor > 0)
 
     def _take_freed(self) -> list[Slot]:
         with self._freed_lock:
             freed, self._freed = self._freed, []
-        self._hot.update(dict.fromkeys(slot.lane_id for slot in freed))
+        for slot in freed:
+            self._hot.update(dict.fromkeys(self._waiting.pop(slot.lane_id, ())))  # whose permit it was
+            if slot.lane_id in self._lanes:
+                self._hot[slot.lane_id] = None
         freed += self._unused
         self._unused = []
         for slot in freed:
@@ -195,7 +203,12 @@ class Poller:
         if self._cursor > 0 or now >= self._next_sweep:
             if self._cursor == 0:
                 self._sweep_began = now
-            found, cursor = queue.scan_lanes(self._session, after=self._cursor, most=self._limits.batch_size)
+            found, cursor = queue.scan_lanes(
+                self._session,
+                after=self._cursor,
+                most=self._limits.batch_size,
+                tenant_most=self._limits.tenant_most,
+            )
             self.answered_at = monotonic()
             self._cursor = cursor or 0
             self._remember(found)
@@ -208,7 +221,7 @@ class Poller:
         self._named.clear()
         stale = [lane for lane in self._hot if self._asked_at(lane) < now - _LANE_LIFE_S]
         if stale:
-            self._remember(queue.lanes_named(self._session, stale))
+            self._remember(queue.lanes_named(self._session, stale, tenant_most=self._limits.tenant_most))
             for lane in stale:
                 if self._asked_at(lane) < now - _LANE_LIFE_S:  # closed or gone
                     self._hot.pop(lane, None)
@@ -227,18 +240,44 @@ class Poller:
     def _deal(self, budget: _Budget) -> dict[int, int]:
         if budget.calls <= 0:
             return {}
+        lanes = [self._lanes[lane_id][0] for lane_id in self._hot]
         seats = [
-            turns.Seat(lane.lane_id, lane.tenant_id, lane.max_concurrency - len(self._held[lane.lane_id]))
-            for lane in (self._lanes[lane_id][0] for lane_id in self._hot)
+            turns.Seat(
+                lane.lane_id,
+                lane.tenant_id,
+                lane.max_concurrency - len(self._held[lane.lane_id]),
+                tuple(permit.id for permit in lane.permits),
+            )
+            for lane in lanes
             if lane.tenant_id not in budget.busy
         ]
-        return turns.deal(seats, budget.calls, served=self._served, per_tenant=budget.per_tenant)
+        permits = {p.id: p.most - len(self._held[p.id]) for lane in lanes for p in lane.permits}
+        return turns.deal(seats, budget.calls, served=self._served, per_tenant=budget.per_tenant, permits=permits)
 
-    def _tries(self, lane_id: int) -> Sequence[int]:
+    def _asked(self, dealt: Mapping[int, int]) -> tuple[Counter[int], dict[int, int]]:
+        """How many slots to win of each lane and permit for these calls, and how many there are of each."""
+        asked, most = Counter(dealt), {}
+        for lane_id, n in dealt.items():
+            lane = self._lanes[lane_id][0]
+            most[lane_id] = lane.max_concurrency
+            for permit in lane.permits:
+                asked[permit.id] += n
+                most[permit.id] = permit.most
+        return asked, most
+
+    def _tries(self, key: int, most: int) -> Sequence[int]:
         """Every slot number this session does not hold, in random order: fewer tries would miss the last free one."""
-        held = self._held[lane_id]
-        free = [n for n in range(self._lanes[lane_id][0].max_concurrency) if n not in held]
+        held = self._held[key]
+        free = [n for n in range(most) if n not in held]
         return random.sample(free, min(len(free), _MOST_TRIES))
+
+    def _matched(self, won: Sequence[Slot], dealt: Mapping[int, int]) -> dict[int, list[Held]]:
+        """Sets of slots that a call may start with; what makes none is unused."""
+        found = match(won, {self._lanes[lane_id][0]: n for lane_id, n in dealt.items()})
+        self._unused += found.unused
+        for key, lanes in found.waiting.items():
+            self._waiting[key] |= lanes
+        return found.held
 
     def _somebody_died(self) -> bool:
         """Whether that is why nothing was claimed; then all slots were won in vain, and the next round makes room."""
@@ -247,7 +286,7 @@ class Poller:
         }
         return bool(self._mourning)
 
-    def _respect_the_dead(self, won: list[Slot], dealt: Mapping[int, int]) -> list[Slot]:
+    def _respect_the_dead(self, won: list[Slot], asked: Mapping[int, int]) -> list[Slot]:
         """The slots that may be used: where a worker has just died, only those beyond one for each of its calls.
 
         It may live and need a moment to cut them. Who holds so many free slots at this moment knows that all calls of
@@ -256,9 +295,9 @@ class Poller:
         self._mourned = {}
         if self._somebody_died():
             queue.mark_dead(self._session, self._mourning)
-            self._mourned = queue.lanes_in_mourning(self._session, self._mourning)
+            self._mourned = queue.lanes_in_mourning(self._session, self._mourning, tenant_most=self._limits.tenant_most)
         usable: list[Slot] = []
-        spared, used = Counter(self._mourned), Counter(dealt)
+        spared, used = Counter(self._mourned), Counter(asked)
         for slot in won:
             if spared[slot.lane_id] > 0:
                 spared[slot.lane_id] -= 1
@@ -270,15 +309,12 @@ class Poller:
                 self._unused.append(slot)
         return usable
 
-    def _claim(self, won: list[Slot]) -> Counter[int]:
-        """Claim as many tasks as slots were won; a slot without a task goes back."""
+    def _claim(self, held: Mapping[int, list[Held]]) -> Counter[int]:
+        """Claim as many tasks as calls may start; what a task was not found for goes back."""
         claimed: Counter[int] = Counter()
-        if not won:
+        if not held:
             return claimed
-        slots: dict[int, list[Slot]] = defaultdict(list)
-        for slot in won:
-            slots[slot.lane_id].append(slot)
-        counts = {lane: len(of_lane) for lane, of_lane in slots.items()}
+        counts = {lane: len(of_lane) for lane, of_lane in held.items()}
         starts = self._marks.starts(counts)
         began = monotonic()
         claims = queue.claim(
@@ -290,16 +326,16 @@ class Poller:
             known_dead=self._mourning,
         )
         self._again = self._marks.learn(counts, starts, claims, took_s=monotonic() - began)
-        for slot in won:
+        for slot in (slot for of_lane in held.values() for slots in of_lane for slot in slots):
             self._held[slot.lane_id].add(slot.slot)
         for claim in claims:
             claimed[claim.lane_id] += 1
             metrics.CLAIMS.labels("call").inc()
             metrics.WAITED.observe(claim.waited_s)
             self._note_turn(claim)
-            self._hand_over(claim, slots[claim.lane_id].pop())
-        for of_lane in slots.values():
-            self._unused += of_lane
+            self._hand_over(claim, held[claim.lane_id].pop())
+        for slots in (slots for of_lane in held.values() for slots in of_lane):
+            self._unused += slots
         return claimed
 
     def _note_turn(self, claim: Claim) -> None:
@@ -307,11 +343,13 @@ class Poller:
         self._served["tenant", claim.tenant_id] = turn
         self._served["lane", claim.lane_id] = turn
 
-    def _forget_exhausted(self, dealt: Mapping[int, int], won: Collection[Slot], claimed: Mapping[int, int]) -> None:
+    def _forget_exhausted(
+        self, dealt: Mapping[int, int], held: Mapping[int, list[Held]], claimed: Mapping[int, int]
+    ) -> None:
         """A lane without a free slot or without tasks is met again by a scan, a notification or a slot given back."""
-        slots = Counter(slot.lane_id for slot in won)
         for lane, n in dealt.items():
-            if slots[lane] < n or (claimed.get(lane, 0) < n and lane not in self._again):
+            could = claimed.get(lane, 0) + len(held.get(lane, ()))
+            if could < n or (claimed.get(lane, 0) < n and lane not in self._again):
                 self._hot.pop(lane, None)
 
     # -- between rounds ----------------------------------------------------------------------------------------

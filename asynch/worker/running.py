@@ -20,7 +20,7 @@ class Run:
 
     claim: Claim
     call: Call
-    slot: Slot | None = None
+    slots: tuple[Slot, ...] = ()
     since: float = field(default_factory=monotonic)
 
 

@@ -292,3 +292,40 @@ def test_a_deletion_among_creators_leaves_no_task_in_the_deleted_lane(
 
     assert statuses <= {202, 404}
     assert all_rows(pool, "SELECT * FROM asynch_task WHERE NOT final") == []
+
+
+def test_a_tenants_limit_is_filled_exactly_over_its_lanes_by_many_creators(
+    live: Live, second: Live, pool: db.Pool
+) -> None:
+    api = Api(live)
+    for name in ("a", "b"):
+        api.model(name)
+    answer = api.of(api.tenant, "admin").call("PUT", "/tenant/updateTenant", {"queueLimit": LIMIT})
+    assert answer.status_code == 200
+    api.of(99).model("a")
+    told: list[tuple[int, int]] = []
+
+    def create(mine: Api, n: int) -> None:
+        for step in range(6):
+            name = "ab"[(n + step) % 2]
+            if step == 3:
+                mine.batch(*[{"modelName": name}] * 3)
+            elif (refused := mine.post("createTask", {"modelName": name})).status_code == 429:
+                told.append((refused.json()["queueLimit"], refused.json()["queueDepth"]))
+
+    creators([live, second], 16, create)
+
+    assert depth(pool) == LIMIT
+    assert set(told) == {(LIMIT, LIMIT)}
+    assert api.of(99).post("createTask", {"modelName": "a"}).status_code == 202
+
+
+def test_the_limit_of_all_tenants_is_each_ones_that_has_none_of_its_own(make_parts: MakeParts) -> None:
+    with serving(make_parts(limits={"tenant_queue_limit": 3})) as live:
+        api, other = Api(live), Api(live).of(98)
+        for each in (api, other):
+            each.model("m")
+        api.of(api.tenant, "admin").call("PUT", "/tenant/updateTenant", {"queueLimit": 5})
+
+        assert ["taskId" in made for made in api.batch(*[{"modelName": "m"}] * 7)] == [True] * 5 + [False] * 2
+        assert ["taskId" in made for made in other.batch(*[{"modelName": "m"}] * 4)] == [True] * 3 + [False]

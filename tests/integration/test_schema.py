@@ -30,6 +30,8 @@ TABLES = {
     "asynch_models", "asynch_task", "asynch_op_log", "asynch_model_stat", "asynch_worker", "asynch_meta",
     "asynch_host", "asynch_key", "asynch_idempotency", "asynch_biz_stat", "asynch_biz_tally",
     "asynch_tenant",
+    "asynch_service",
+    "asynch_breaker",
 }  # fmt: skip
 #: every column that the model-asynch schema has, as the contract lists them
 COLUMNS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,3 +138,25 @@ def test_the_reserve_is_one_call_a_tenant() -> None:
 def test_without_a_budget_or_seats_nothing_is_dealt() -> None:
     assert deal([Seat(1, 1, 9)], 0, served={}) == {}
     assert deal([], 9, served={}) == {}
+
+
+@given(tables(), budgets, past, caps, st.lists(st.integers(-1, 8), min_size=2, max_size=2))
+def test_no_permit_is_dealt_more_often_than_it_allows(
+    seats: list[Seat], budget: int, served: dict[tuple[str, int], int], cap: int | None, allowed: list[int]
+) -> None:
+    limited = [replace(seat, permits=tuple(p for p in (0, 1) if seat.lane_id & 1 << p)) for seat in seats]
+    permits = dict(enumerate(allowed))
+    dealt = deal(limited, budget, served=served, per_tenant=cap, permits=permits)
+
+    used = Counter(p for seat in limited for p in seat.permits for _ in range(dealt.get(seat.lane_id, 0)))
+    assert all(used[permit] <= max(0, most) for permit, most in permits.items())
+    free = [seat for seat in limited if not seat.permits]
+    assert deal(free, budget, served=served, per_tenant=cap) == deal(
+        free, budget, served=served, per_tenant=cap, permits=permits
+    )
+
+
+def test_a_tenant_whose_permit_is_used_up_leaves_its_turns_to_others() -> None:
+    seats = [Seat(1, 1, 9, (5,)), Seat(2, 1, 9, (5,)), Seat(3, 2, 9)]
+
+    assert deal(seats, 6, served={}, permits={5: 2}) == {1: 1, 2: 1, 3: 4}
