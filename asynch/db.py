@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from weakref import WeakSet
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -114,6 +115,16 @@ class Lines:
             for conn in self._all:
                 with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(conn.fileno())) as line:
                     line.shutdown(socket.SHUT_RDWR)
+
+
+def is_conninfo(text: str) -> bool:
+    """Whether a text says where to connect to, with ports that are numbers and hosts that can be."""
+    try:
+        told = conninfo_to_dict(text)
+    except psycopg.ProgrammingError:
+        return False
+    ports, hosts = str(told.get("port", "")), str(told.get("host", ""))
+    return all(port.isdigit() for port in ports.split(",") if port) and "@" not in hosts
 
 
 def open_pool(dsn: str, *, size: int, name: str, pinned: bool = False, lines: Lines | None = None) -> Pool:

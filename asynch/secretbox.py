@@ -92,6 +92,10 @@ class SecretBox:
         """32 bytes derived from the first key (HKDF-SHA256, RFC 5869); other purposes get unrelated ones."""
         return _derive(self._keys[0], purpose)
 
+    def older_signing_keys(self, purpose: str) -> list[bytes]:
+        """The same of all keys but the first: what was signed before they were put behind it."""
+        return [_derive(key, purpose) for key in self._keys[1:]]
+
     def sign(self, purpose: str, message: bytes) -> str:
         """HMAC-SHA256 of `message`, URL-safe and without padding (43 characters)."""
         return _mac(self._keys[0], purpose, message)

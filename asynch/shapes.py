@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, SecretStr
 
+from asynch.db import is_conninfo
 from asynch.secretbox import is_key
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
@@ -93,7 +94,8 @@ def _is_header_value(text: str) -> bool:
 
 
 def _is_dsn(text: str) -> bool:
-    return "://" in text or "=" in text
+    """Whether libpq reads it as it was meant: what it cannot read it repeats in its complaint, passwords too."""
+    return ("://" in text or "=" in text) and is_conninfo(text)
 
 
 def _shape(fits: Callable[[str], object], expected: str, *, empty: bool = False) -> AfterValidator:
@@ -114,6 +116,7 @@ def _without_slash(text: str) -> str:
 
 _URL = "a http:// or https:// URL without user, password or fragment"
 _BASE_URL = "a http:// or https:// URL without user, password, query or fragment"
+_DSN = "postgresql://... (in a password, / @ : ? # and % are written as %2F %40 %3A %3F %23 %25) or key=value pairs"
 _FERNET = "a Fernet key: 32 random bytes as URL-safe base64, 44 characters"
 
 Host = Annotated[str, _shape(_is_host, "a host name or an address without brackets")]
@@ -131,5 +134,5 @@ HeaderName = Annotated[str, _shape(_HEADER_NAME.fullmatch, "a header name")]
 
 SecretHeaderValue = Annotated[SecretStr, _shape(_is_header_value, "one line of printable ASCII")]
 SecretKey = Annotated[SecretStr, _shape(is_key, _FERNET)]
-SecretDsn = Annotated[SecretStr, _shape(_is_dsn, "postgresql://... or key=value pairs", empty=True)]
+SecretDsn = Annotated[SecretStr, _shape(_is_dsn, _DSN, empty=True)]
 SecretBrokerUrl = Annotated[SecretStr, _shape(_BROKER.fullmatch, "a URL such as amqp://host/", empty=True)]

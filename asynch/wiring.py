@@ -58,6 +58,7 @@ def make_storage(settings: Settings, box: SecretBox) -> Storage:
                 settings.files_path,
                 base_url=settings.public_url,
                 signing_key=box.signing_key("files"),
+                older_keys=box.older_signing_keys("files"),
                 url_ttl_s=int(chosen.url_ttl),
                 public_base_url=chosen.public_base_url,
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable
 
 #: What the op log keeps of a payload, characters.
 KEPT = 1024
@@ -16,12 +18,24 @@ _WORDS = (
 _TOKEN = re.compile(r'("(?:[^"\\]|\\.)*+"?)(\s*:)?|[\[\]{}]|[^\s"\[\]{},:]+', re.DOTALL)
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _HIDDEN = '"***"'
+#: a known secret shorter than this is no secret, and would be met everywhere
+_SHORTEST = 6
 
 
 def redacted(text: str | None) -> str:
     """The beginning of a payload; what stands under a secret-looking name is hidden, whatever it is."""
     head = (text or "")[: KEPT * 2]
     return (_hide(head) if _is_secret(head) else head)[:KEPT]
+
+
+def without(text: str, secrets: Iterable[str]) -> str:
+    """`text` with these secrets hidden wherever they stand, as they are or as JSON escapes them; each also without the
+    word before it (Bearer)."""
+    for secret in secrets:
+        for part in (secret, secret.rpartition(" ")[2]):
+            if len(part) >= _SHORTEST:
+                text = text.replace(part, "***").replace(json.dumps(part)[1:-1], "***")
+    return text
 
 
 def _hide(head: str) -> str:

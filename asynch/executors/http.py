@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
+from asynch.domain import redact
 from asynch.errors import ErrorCode, ExecutorError
 from asynch.executors import Call, Order
 from asynch.executors.egress import Policy
@@ -51,7 +52,7 @@ class HttpExecutor:
         """
         with self._answer(order, call) as answer:
             if not 200 <= answer.status < 300:
-                raise _refusal(answer)
+                raise _refusal(answer, order)
             _receive(answer, order, out)
 
     def probe(self, order: Order, out: BinaryIO, call: Call, heard: Callable[[int, str], None]) -> None:
@@ -167,13 +168,16 @@ def _read(answer: BaseHTTPResponse, size: int) -> bytes:
         raise _broken_body(exc) from exc
 
 
-def _refusal(answer: BaseHTTPResponse) -> ExecutorError:
-    status = answer.status
+def _refusal(answer: BaseHTTPResponse, order: Order) -> ExecutorError:
+    """What a status other than 2xx says; a service that repeats the bound headers does not tell them to its users."""
+    status, secrets = answer.status, order.headers.values()
+    most = _ERROR_BODY + max(map(len, secrets), default=0)  # so that none is cut in two
     head = b""
     with suppress(ExecutorError):  # what is left of a broken error page changes nothing
-        while len(head) < _ERROR_BODY and (data := _read(answer, _ERROR_BODY - len(head))):
+        while len(head) < most and (data := _read(answer, most - len(head))):
             head += data
-    text = head.decode(errors="replace").replace("\0", "\ufffd")
+    whole = redact.without(head.decode(errors="replace"), secrets)
+    text = whole.encode()[:_ERROR_BODY].decode(errors="ignore").replace("\0", "\ufffd")
     return ExecutorError(
         ErrorCode.MODEL_HTTP_ERROR,
         f"HTTP {status}: {text}" if text else f"HTTP {status}",

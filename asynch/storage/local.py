@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,12 +61,19 @@ class LocalStorage:
     """
 
     def __init__(
-        self, root: Path, *, base_url: str, signing_key: bytes, url_ttl_s: int, public_base_url: str = ""
+        self,
+        root: Path,
+        *,
+        base_url: str,
+        signing_key: bytes,
+        url_ttl_s: int,
+        public_base_url: str = "",
+        older_keys: Sequence[bytes] = (),
     ) -> None:
-        """Make the directory if it is missing; SettingsError when it cannot be used."""
+        """Make the directory if it is missing; SettingsError when it cannot be used. Links under older keys go on."""
         self._base_url = base_url.rstrip("/")
         self._public_base_url = public_base_url.rstrip("/")
-        self._signing_key = signing_key
+        self._signing_keys = (signing_key, *older_keys)
         self._url_ttl_s = url_ttl_s
         self._known: dict[str, _Directory] = {}  # that puts have found to be below the root
         try:
@@ -138,7 +145,7 @@ class LocalStorage:
         if self._public_base_url:
             return f"{self._public_base_url}/{quote(key)}"
         expires = str(int(time()) + self._url_ttl_s)
-        signature = self._sign(key, expires, filename, content_type)
+        signature = _sign(self._signing_keys[0], key, expires, filename, content_type)
         # not urlencode: it takes twice the time of all the rest
         query = f"expires={expires}&name={quote(filename)}&type={quote(content_type)}&signature={signature}"
         return f"{self._base_url}/files/{quote(key)}?{query}"
@@ -146,8 +153,8 @@ class LocalStorage:
     def verify(self, key: str, args: Mapping[str, str]) -> Served:
         """What a URL stands for; Forbidden if it was altered or is too old, NotFound if the file is gone."""
         expires, filename, content_type = (args.get(name, "") for name in ("expires", "name", "type"))
-        expected = self._sign(key, expires, filename, content_type)
-        if not hmac.compare_digest(expected.encode(), args.get("signature", "").encode(errors="replace")):
+        given, fields = args.get("signature", "").encode(errors="replace"), (key, expires, filename, content_type)
+        if not any(hmac.compare_digest(_sign(each, *fields).encode(), given) for each in self._signing_keys):
             raise Forbidden("The link is unsigned or was altered.", code="link_invalid")
         if int(expires) <= time():
             raise Forbidden("The link has expired.", code="link_expired")
@@ -196,10 +203,6 @@ class LocalStorage:
                         part.unlink()
                         swept += 1
         return swept
-
-    def _sign(self, *fields: str) -> str:
-        message = json.dumps(["asynch file", *fields]).encode()  # a list: no field can run into the next
-        return urlsafe_b64encode(hmac.digest(self._signing_key, message, "sha256")).rstrip(b"=").decode()
 
     def _path(self, key: str) -> Path:
         """Where the object is; refuses keys that are not plain names and any symbolic link on the way."""
@@ -289,3 +292,8 @@ def _fsync(path: Path | str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _sign(signing_key: bytes, *fields: str) -> str:
+    message = json.dumps(["asynch file", *fields]).encode()  # a list: no field can run into the next
+    return urlsafe_b64encode(hmac.digest(signing_key, message, "sha256")).rstrip(b"=").decode()

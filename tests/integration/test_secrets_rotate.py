@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from cryptography.fernet import Fernet
 
 import asynch
-from asynch import db
+from asynch import db, settings
+from asynch.errors import Forbidden
 from asynch.secretbox import SecretBox, SecretError
 from asynch.service import rotation, schema
+from asynch.storage.local import LocalStorage
 from asynch.store import sealed, workers
+from asynch.wiring import make_storage
 from tests.database import all_rows
 from tests.integration.test_cli import environ, run
 from tests.rows import add_model, add_tasks, bend, rows_of
@@ -173,6 +177,22 @@ def test_a_task_that_ends_meanwhile_stays_without_headers(filled: db.Pool, monke
     monkeypatch.setattr(sealed, "list_sealed", listed)
     assert told(list(rotation.rotate(filled, BOTH)))["tasks"] == (0, 0, 0, 0)
     assert {r["upload_headers"] for r in rows_of(filled).values()} == {""}
+
+
+def test_links_that_were_signed_before_go_on_until_the_old_key_is_gone(tmp_path: Path) -> None:
+    chosen = settings.build({"data_dir": str(tmp_path)})
+    old, both, new = (make_storage(chosen, box) for box in (OLD_BOX, BOTH, NEW_BOX))
+    (tmp_path / "result").write_bytes(b"{}")
+    old.put("7/1-1.json", tmp_path / "result", "application/json")
+    link = dict(parse_qsl(urlsplit(old.url("7/1-1.json", filename="1.json", content_type="application/json")).query))
+
+    assert isinstance(both, LocalStorage)
+    assert isinstance(new, LocalStorage)
+    assert both.verify("7/1-1.json", link).path.read_bytes() == b"{}"
+    with pytest.raises(Forbidden):
+        both.verify("7/1-1.json", link | {"expires": "9999999999"})
+    with pytest.raises(Forbidden):
+        new.verify("7/1-1.json", link)
 
 
 #: every place that seals something, with its kind in asynch/store/sealed.py

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import time
@@ -18,10 +19,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from asynch.errors import IssuerDown, UserError
+from asynch.errors import ErrorCode, ExecutorError, IssuerDown, UserError
+from asynch.executors.fetch import fetch
 from asynch.service import issuer
 from asynch.service.issuer import KeySet
 from asynch.service.tokens import TokenRefused, Verifier, keys_of, read_key_set, static_key
+from tests.calls import peer, read_request
 from tests.live import Live, MakeParts, serving
 from tests.rows import until
 
@@ -270,10 +273,14 @@ def test_what_is_critical_and_not_understood_is_refused() -> None:
         BY_PEM.principal_of(token(headers={"kid": "one", "crit": ["x"], "x": 1}))
 
 
-@pytest.mark.parametrize("text", ["", "x", "a.b.c", "..", "ak_0_x", "é.é.é", token() + "x", token().replace(".", "..")])
-def test_what_is_no_token_is_refused(text: str) -> None:
+@pytest.mark.parametrize("made", [
+    lambda good: "", lambda good: "x", lambda good: "a.b.c", lambda good: "..", lambda good: "ak_0_x",
+    lambda good: "é.é.é", lambda good: good + "x", lambda good: good[:-1], lambda good: good.replace(".", ".."),
+    lambda good: good.rpartition(".")[0] + ".", lambda good: good.rpartition(".")[0],
+])  # fmt: skip
+def test_what_is_no_token_is_refused(made: Callable[[str], str]) -> None:
     with pytest.raises(TokenRefused):
-        BY_PEM.principal_of(text)
+        BY_PEM.principal_of(made(token()))
 
 
 def test_a_header_nested_beyond_any_parser_is_refused() -> None:
@@ -282,14 +289,19 @@ def test_a_header_nested_beyond_any_parser_is_refused() -> None:
         BY_PEM.principal_of(f"{deep}.e30.AA")
 
 
-@pytest.mark.parametrize("text", [
-    "short", "x" * 31, "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
-    pem(rsa.generate_private_key(65537, 1024)), pem(ec.generate_private_key(ec.SECP256K1())),
-    ED_KEY.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode(),
+def private_pem(key: Any) -> str:
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    text: bytes = key.private_bytes(*form)
+    return text.decode()
+
+
+@pytest.mark.parametrize("made", [
+    lambda: "short", lambda: "x" * 31, lambda: "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
+    lambda: pem(rsa.generate_private_key(65537, 1024)), lambda: pem(ec.generate_private_key(ec.SECP256K1())),
+    lambda: private_pem(ED_KEY), lambda: private_pem(RSA_KEY),
 ])  # fmt: skip
-def test_a_static_key_that_is_weak_or_none_stops_the_start(text: str) -> None:
+def test_a_static_key_that_is_weak_or_none_stops_the_start(made: Callable[[], str]) -> None:
+    text = made()
     with pytest.raises(UserError, match=r"auth\.jwt\.key") as caught:
         static_key(text)
     assert text not in str(caught.value)
@@ -423,3 +435,29 @@ def test_a_token_without_a_key_id_is_of_the_only_key(place: Issuer) -> None:
 
     place.keys.append(published(OTHER_KEY, "two"))
     assert KeySet(place.url, read_key_set).find(None) is None
+
+
+# How the document is had
+
+
+def dripping(client: socket.socket) -> None:
+    read_request(client)
+    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    while True:
+        client.sendall(b" ")
+        threading.Event().wait(0.02)
+
+
+def test_an_issuer_that_drips_is_given_up_in_time() -> None:
+    with peer(dripping) as where:
+        began = time()
+        with pytest.raises(ExecutorError):
+            fetch(f"http://{where}/", timeout_s=0.3, max_bytes=1 << 20)
+
+    assert time() - began < 5
+
+
+def test_a_metadata_service_is_no_issuer() -> None:
+    with pytest.raises(ExecutorError) as caught:
+        fetch("http://169.254.169.254/jwks", timeout_s=2, max_bytes=100)
+    assert caught.value.code is ErrorCode.EGRESS_BLOCKED

@@ -16,7 +16,8 @@ PACKAGE = Path(asynch.__file__).parent
 #: From the ground up. A part imports from itself and from lines above it here, never from its own line or below.
 FLOORS: list[set[str]] = [
     {"errors", "sql", "units"},
-    {"domain", "executors", "storage", "media", "db", "log", "secretbox", "processes", "sources", "systemd", "metrics"},
+    {"domain"},
+    {"executors", "storage", "media", "db", "log", "secretbox", "processes", "sources", "systemd", "metrics"},
     {"store", "shapes", "binaries", "postmaster"},
     {"service", "cleaner", "sections", "embedded"},
     {"worker", "settings"},

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asynch.domain.redact import KEPT, redacted
+from asynch.domain.redact import KEPT, redacted, without
 
 NAMES = [
     "password", "Passwd", "secret", "clientSecret", "token", "access_token", "apiKey", "api_key", "API-KEY", "x-api-key",
@@ -67,3 +67,21 @@ def test_no_value_under_a_secret_name_is_ever_shown(before: str, name: str, valu
 
     assert "hunter2" not in redacted(text)
     assert redacted(text).endswith('"l": 1}')
+
+
+@pytest.mark.parametrize("said", [
+    "X-Key: abc/def+123=", 'you sent "Bearer abc/def+123="', "abc/def+123=abc/def+123=", '{"k": "abc/def+123="}',
+])  # fmt: skip
+def test_a_known_secret_is_hidden_wherever_it_stands(said: str) -> None:
+    told = without(said, ["Bearer abc/def+123=", "abc/def+123="])
+
+    assert "abc" not in told
+    assert "***" in told
+
+
+def test_a_known_secret_is_hidden_as_json_escapes_it() -> None:
+    assert "quo" not in without(json.dumps({"key": 'quo"ted\\secret'}), ['quo"ted\\secret'])
+
+
+def test_a_word_too_short_to_be_a_secret_stays() -> None:
+    assert without("1 of 10 failed", ["1", "of"]) == "1 of 10 failed"

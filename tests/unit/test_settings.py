@@ -431,3 +431,15 @@ def test_a_unit_is_read_or_refused_and_nothing_else(value: object) -> None:
     for read in (seconds, size_bytes, rate):
         with suppress(ValueError):
             assert read(value) is not None
+
+
+@pytest.mark.parametrize("dsn", [
+    "postgresql://u:s3/cret@h/db", "postgresql://u:s3@cret@h/db", "postgresql://u:s3%cret@h/db", "dbname=x s3cret",
+    "host=h password='s3cret", "host=h pasword=s3cret",
+])  # fmt: skip
+def test_a_dsn_that_postgres_would_repeat_in_its_complaint_is_refused_without_it(dsn: str) -> None:
+    with pytest.raises(SettingsError, match=r"database\.dsn") as caught:
+        build({"database": {"dsn": dsn}})
+
+    assert "s3" not in str(caught.value)
+    assert "cret" not in str(caught.value)

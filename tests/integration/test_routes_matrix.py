@@ -1,0 +1,230 @@
+"""Who may call what: every route, as nobody, a user and an admin, about one's own things and another tenant's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import pytest
+import requests
+from flask import Flask
+
+from asynch import db
+from asynch.service import keys
+from asynch.web.app import create_app
+from tests.live import Live, MakeParts, serving
+
+OWN, OTHER = 7, 8
+HERE = "http://127.0.0.1:9"
+_numbers = count()
+
+
+@dataclass(frozen=True)
+class Things:
+    """A tenant's own, fresh for each request."""
+
+    model: str  #: id of a model
+    name: str  #: its name
+    task: str  #: id of a task of it
+    new: str  #: a name that is not taken
+
+
+#: a request about such things: path with its query, and body
+Request = Callable[[Things], tuple[str, Any]]
+#: what is to be seen in an answer besides its status
+Look = Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a route answers: to a user and an admin of the tenant, and to both of another tenant that names its things.
+
+    `foreign` is None where nothing of a tenant is named: then the callers of the other tenant are not asked. A foreign
+    thing is 404, never 403; lists are 200 and `unseen` says that nothing of it is in the answer.
+    """
+
+    request: Request
+    user: int
+    admin: int
+    foreign: int | None = None
+    unseen: Look = lambda _: True
+    manages: bool = False  #: changes models: for admins alone without users_manage_models
+    nobody: int = 401
+
+
+def bare(path: str, body: Any = None) -> Request:
+    return lambda _: (path, body)
+
+
+def empty(told: Any) -> bool:
+    return bool(told["list"] == [])
+
+
+MODEL = {"baseUrl": HERE}
+
+#: THE table. A new route gets a line here: a request about a tenant's things, the status for its user and its admin,
+#: and for callers of another tenant (404 for a single thing; 200 and `unseen` for a list).
+ROUTES: dict[str, Row] = {
+    "GET /healthz": Row(bare("/healthz"), 200, 200, nobody=200),
+    "GET /readyz": Row(bare("/readyz"), 200, 200, nobody=200),
+    "GET /metrics": Row(bare("/metrics"), 403, 200),
+    "GET /files/<path:key>": Row(bare("/files/7/no-such-file"), 403, 403, nobody=403),  # a signed link or nothing
+    "POST /model/createModel": Row(
+        lambda t: ("/model/createModel", {"modelName": t.new, **MODEL}), 200, 200, manages=True
+    ),
+    "PUT /model/updateModel": Row(
+        lambda t: ("/model/updateModel", {"id": t.model, "remark": "x"}), 200, 200, 404, manages=True
+    ),
+    "DELETE /model/deleteModel": Row(
+        lambda t: (f"/model/deleteModel?id={t.model}&force=true", None), 200, 200, 404, manages=True
+    ),
+    "GET /model/getModel": Row(lambda t: (f"/model/getModel?id={t.model}", None), 200, 200, 404),
+    "POST /model/listModel": Row(lambda t: ("/model/listModel", {"modelName": t.name}), 200, 200, 200, empty),
+    "POST /model/testModel": Row(lambda t: ("/model/testModel", {"id": t.model}), 200, 200, 404),
+    "POST /task/createTask": Row(lambda t: ("/task/createTask", {"modelName": t.name}), 202, 202, 404),
+    "POST /task/createTaskBatch": Row(
+        lambda t: ("/task/createTaskBatch", {"tasks": [{"modelName": t.name}]}), 202, 202, 202,
+        lambda told: bool(told["list"][0]["error"]["code"] == "model_not_found"),
+    ),
+    "POST /task/getTaskBatch": Row(lambda t: ("/task/getTaskBatch", {"taskIds": [t.task]}), 200, 200, 200, empty),
+    "GET /task/getTaskResult": Row(lambda t: (f"/task/getTaskResult?taskId={t.task}", None), 200, 200, 404),
+    "POST /task/listTask": Row(lambda t: ("/task/listTask", {"taskId": t.task}), 200, 200, 200, empty),
+    "GET /task/<task_id>": Row(lambda t: (f"/task/{t.task}", None), 200, 200, 404),
+    "GET /task/<task_id>/result": Row(lambda t: (f"/task/{t.task}/result", None), 202, 202, 404),
+    "POST /task/<task_id>/cancel": Row(lambda t: (f"/task/{t.task}/cancel", None), 200, 200, 404),
+    "POST /task/<task_id>/retry": Row(lambda t: (f"/task/{t.task}/retry", None), 409, 409, 404),
+    "POST /task/cancelBatch": Row(lambda t: ("/task/cancelBatch", {"taskIds": [t.task]}), 200, 200, 200, empty),
+    "POST /task/retryBatch": Row(lambda t: ("/task/retryBatch", {"taskIds": [t.task]}), 200, 200, 200, empty),
+    "POST /stat/listModelStat": Row(lambda t: ("/stat/listModelStat", {"modelName": t.name}), 200, 200, 200, empty),
+    "POST /stat/listBizStat": Row(lambda t: ("/stat/listBizStat", {"bizName": t.name}), 200, 200, 200, empty),
+    "POST /opLog/listOpLog": Row(bare("/opLog/listOpLog", {}), 403, 200),
+    "GET /worker/listWorker": Row(bare("/worker/listWorker"), 403, 200),
+    "GET /tenant/getTenant": Row(bare("/tenant/getTenant"), 403, 200),
+    "PUT /tenant/updateTenant": Row(bare("/tenant/updateTenant", {"queueLimit": 0}), 403, 200),
+}  # fmt: skip
+
+#: where an admin, and nobody else, may name another tenant
+NAMING = {
+    "POST /model/listModel", "POST /task/listTask", "POST /stat/listModelStat", "POST /stat/listBizStat",
+    "POST /opLog/listOpLog", "PUT /tenant/updateTenant",
+}  # fmt: skip
+
+
+@pytest.fixture
+def dsn(emptied_dsn: str) -> str:
+    return emptied_dsn
+
+
+@pytest.fixture
+def app(make_parts: MakeParts) -> Flask:
+    return create_app(make_parts())
+
+
+def routes_of(app: Flask) -> set[str]:
+    return {
+        f"{method} {rule.rule}"
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+
+
+def test_every_route_is_in_the_table(app: Flask) -> None:
+    there = routes_of(app)
+
+    assert there - set(ROUTES) == set(), (
+        "these routes need a line each in ROUTES of tests/integration/test_routes_matrix.py: "
+        "Row(request about a tenant's things, status for its user, for its admin, for callers of another tenant)"
+    )
+    assert set(ROUTES) - there == set(), "these lines of ROUTES name no route any more"
+
+
+@dataclass(frozen=True)
+class Cast:
+    """A server in mode apikey and its callers, by tenant and role."""
+
+    live: Live
+    tokens: dict[tuple[int, str], str]
+
+    def send(self, who: tuple[int, str] | None, route: str, things: Things, **more: Any) -> requests.Response:
+        method = route.split()[0]
+        path, body = ROUTES[route].request(things)
+        # a proxy on this machine, so that /metrics takes its callers for strangers
+        headers = {"X-Forwarded-For": "192.0.2.1"}
+        if who is not None:
+            headers["Authorization"] = f"Bearer {self.tokens[who]}"
+        return self.live.call(method, path, body if not more else {**body, **more}, headers=headers)
+
+    def things(self) -> Things:
+        """A model and a waiting task of the own tenant."""
+        name, headers = f"m{next(_numbers)}", {"Authorization": f"Bearer {self.tokens[OWN, 'admin']}"}
+        made = self.live.call("POST", "/model/createModel", {"modelName": name, **MODEL}, headers=headers).json()
+        task = {"modelName": name, "bizName": name}
+        created = self.live.call("POST", "/task/createTask", task, headers=headers).json()
+        return Things(made["id"], name, created["taskId"], f"n{next(_numbers)}")
+
+
+def cast_on(live: Live, pool: db.Pool) -> Cast:
+    tokens = {
+        (tenant, role): keys.create_key(pool, tenant, role, admin=role == "admin")[1]
+        for tenant in (OWN, OTHER)
+        for role in ("user", "admin")
+    }
+    return Cast(live, tokens)
+
+
+@pytest.fixture
+def team(make_parts: MakeParts, pool: db.Pool) -> Iterator[Cast]:
+    with serving(make_parts(auth={"mode": "apikey"})) as live:
+        yield cast_on(live, pool)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_route_answers_each_as_the_table_says(team: Cast, route: str) -> None:
+    row = ROUTES[route]
+    answers = {
+        "nobody": (team.send(None, route, team.things()), row.nobody),
+        "user": (team.send((OWN, "user"), route, team.things()), row.user),
+        "admin": (team.send((OWN, "admin"), route, team.things()), row.admin),
+    }
+    if row.foreign is not None:
+        for role in ("user", "admin"):
+            answers[f"another tenant's {role}"] = team.send((OTHER, role), route, team.things()), row.foreign
+
+    ready = {503} if route == "GET /readyz" else set()  # as the storage's first look has come back or not
+    assert {who: a.status_code for who, (a, wanted) in answers.items() if a.status_code not in {wanted, *ready}} == {}
+    for who, (answer, wanted) in answers.items():
+        if who.startswith("another") and wanted < 300:
+            assert row.unseen(answer.json()), (who, answer.text)
+
+
+@pytest.mark.parametrize("route", sorted(NAMING))
+def test_only_an_admin_may_name_a_tenant(team: Cast, route: str) -> None:
+    things = team.things()
+
+    assert team.send((OTHER, "admin"), route, things, tenantId=str(OWN)).status_code == 200
+    assert team.send((OTHER, "user"), route, things, tenantId=str(OWN)).status_code == 403
+
+
+def test_what_another_tenant_tried_changed_nothing(team: Cast, pool: db.Pool) -> None:
+    things, own = team.things(), (OWN, "admin")
+    before = [team.send(own, route, things).json() for route in ("GET /model/getModel", "GET /task/<task_id>")]
+    for route, row in ROUTES.items():
+        if row.foreign is not None:
+            team.send((OTHER, "user"), route, things)
+            team.send((OTHER, "admin"), route, things)
+
+    assert [team.send(own, route, things).json() for route in ("GET /model/getModel", "GET /task/<task_id>")] == before
+
+
+def test_models_are_changed_by_admins_alone_where_users_may_not(make_parts: MakeParts, pool: db.Pool) -> None:
+    with serving(make_parts(auth={"mode": "apikey", "users_manage_models": False})) as live:
+        team = cast_on(live, pool)
+        for route, row in ROUTES.items():
+            user = team.send((OWN, "user"), route, team.things())
+            if row.manages:
+                assert user.status_code == 403, route
+                assert team.send((OWN, "admin"), route, team.things()).status_code == row.admin, route
+            elif route != "GET /readyz":
+                assert user.status_code == row.user, route
