@@ -10,7 +10,7 @@ from asynch.errors import UserError
 from asynch.secretbox import SecretBox
 from asynch.store import workers
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: Key of the advisory lock that lets one host migrate at a time.
 _MIGRATE_LOCK = 0x6D696772617465
 #: Tables that model-asynch calls the same; without asynch_meta beside them they are its own.

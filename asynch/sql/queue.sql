@@ -49,9 +49,11 @@ WHERE w.id <> %(worker_id)s AND pg_try_advisory_xact_lock_shared(w.id)
 UPDATE asynch_worker SET dead_at = clock_timestamp() WHERE id = ANY(%(workers)s::bigint[]) AND dead_at IS NULL
 
 -- lanes_in_mourning --
--- Lanes where calls of workers that just died may still be open, and how many.
+-- Lanes where calls of workers that just died may still be open, and how many. Where a model works on, that lasts until
+-- the rescue of its task (`dead`), whose next claim counts it again.
 SELECT t.lane_id, count(*) AS calls FROM asynch_task t
-WHERE t.state = 1 AND t.phase = 0 AND t.worker_id = ANY(%(workers)s::bigint[])
+WHERE t.state = 1 AND t.phase = 0 AND t.worker_id = ANY(%(dead)s::bigint[])
+  AND (t.poll_url <> '' OR t.worker_id = ANY(%(workers)s::bigint[]))
 GROUP BY t.lane_id
 
 -- lane_depth --

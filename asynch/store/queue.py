@@ -87,6 +87,8 @@ class Claim:
     age_s: float
     target: Target
     upload_headers: str = ""  #: of the creator, sealed; for a storage that asks on whose behalf
+    poll_url: str = ""  #: where the model works on: it is asked there instead of being called
+    call_attempt: int = 0  #: the attempt that called the model; before this one where it works on
 
     @property
     def task_id(self) -> str:
@@ -118,6 +120,7 @@ class Outcome:
     finished: bool = False
     failure: Failure | None = None
     upload_failures: int = 0
+    poll_url: str = ""
 
 
 def scan_lanes(conn: Connection, *, after: int, most: int) -> tuple[list[Lane], int | None]:
@@ -179,9 +182,13 @@ def mark_dead(conn: Connection, workers: Collection[int]) -> None:
     db.run(conn, "mark_dead", workers=list(workers))
 
 
-def lanes_in_mourning(conn: Connection, workers: Collection[int]) -> dict[int, int]:
-    """How many calls of these workers may still be open, in each lane that has any."""
-    return {r["lane_id"]: r["calls"] for r in db.rows(conn, "lanes_in_mourning", workers=list(workers))}
+def lanes_in_mourning(conn: Connection, workers: Collection[int], dead: Collection[int] = ()) -> dict[int, int]:
+    """How many calls of these workers may still be open, in each lane that has any.
+
+    Of all the `dead` those count whose model works on by itself.
+    """
+    everyone = sorted({*workers, *dead})
+    return {r["lane_id"]: r["calls"] for r in db.rows(conn, "lanes_in_mourning", workers=list(workers), dead=everyone)}
 
 
 def claim(
@@ -243,6 +250,8 @@ def _claim(r: Row) -> Claim:
         age_s=r["age_s"],
         target=_target(r),
         upload_headers=r["upload_headers"],
+        poll_url=r["poll_url"],
+        call_attempt=r["call_attempt"],
     )
 
 
@@ -293,6 +302,7 @@ def _outcome(o: Outcome) -> dict[str, Any]:
         "error_msg": failure.detail if failure else "",
         "error_retryable": failure.retryable if failure else None,
         "upload_failures": o.upload_failures,
+        "poll_url": o.poll_url,
         "record": o.record,
     }
 

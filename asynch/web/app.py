@@ -14,10 +14,24 @@ from flask import Blueprint, Flask, Response, g, request
 from flask.json.provider import JSONProvider
 
 from asynch import log
-from asynch.web import Parts, auth, cors, files, health, metrics, models, oplog, problem, stats, tasks, workers
+from asynch.web import (
+    Parts,
+    auth,
+    cors,
+    files,
+    health,
+    metrics,
+    models,
+    oplog,
+    problem,
+    progress,
+    stats,
+    tasks,
+    workers,
+)
 
 RESOURCES: Sequence[Blueprint] = (
-    health.bp, metrics.bp, files.bp, models.bp, tasks.bp, stats.bp, oplog.bp, workers.bp,
+    health.bp, metrics.bp, files.bp, models.bp, tasks.bp, progress.bp, stats.bp, oplog.bp, workers.bp,
 )  # fmt: skip
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -27,7 +41,13 @@ def create_app(made_of: Parts) -> Flask:
     """The WSGI application. UserError for an auth mode that is not there."""
     app = Flask("asynch", static_folder=None)
     app.extensions["asynch"] = made_of
-    _ = made_of.creation, made_of.trials, made_of.meter, made_of.surveyor  # one for all threads, so made now
+    _ = (
+        made_of.creation,
+        made_of.trials,
+        made_of.meter,
+        made_of.surveyor,
+        made_of.progress,
+    )  # one for all threads, so made now
     app.json = Json(app)
     app.before_request(_begin)
     app.after_request(_finish)

@@ -42,6 +42,12 @@ def saved(terms: Terms, claim: Claim, result: Saved) -> Outcome:
     return Outcome(claim, Event.SAVE, Phase.UPLOAD, result, claim.rank, finished=True, record=record)
 
 
+def deferred(terms: Terms, claim: Claim, poll_url: str) -> Outcome:
+    """The model works on by itself."""
+    record = _record(terms, claim, Phase.CALL, "deferred", http_status=202)
+    return Outcome(claim, Event.DEFER, Phase.CALL, Saved(), claim.rank, record=record, poll_url=poll_url)
+
+
 def delivered(terms: Terms, claim: Claim) -> Outcome:
     """The result is in storage."""
     keep = terms.unfetched_retention_s or None
@@ -120,6 +126,7 @@ def released(terms: Terms, claim: Claim, why: str) -> Outcome:
         claim.rank,
         upload_failures=claim.upload_failures,
         record=record,
+        poll_url=claim.poll_url,
     )
 
 

@@ -248,7 +248,8 @@ class Poller:
         self._mourned = {}
         if fresh:
             queue.mark_dead(self._session, fresh)
-            self._mourned = queue.lanes_in_mourning(self._session, fresh)
+        if dead:
+            self._mourned = queue.lanes_in_mourning(self._session, fresh, list(dead))
         usable: list[Slot] = []
         spared, used = Counter(self._mourned), Counter(dealt)
         for slot in won:
