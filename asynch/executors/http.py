@@ -213,7 +213,7 @@ def _look(answer: BaseHTTPResponse, order: Order, hop: _Hop, out: BinaryIO) -> _
             case status.Kind.WORKING:
                 return Working("", _retry_after_s(answer), told.progress, told.message)
             case status.Kind.FAILED:
-                detail = f"the model reports a failure: {told.reason or 'it does not say which'}"
+                detail = f"the model reports a failure: {told.message or 'it does not say which'}"
                 raise ExecutorError(ErrorCode.MODEL_HTTP_ERROR, detail, transient=False, http_status=answer.status)
             case status.Kind.DONE if told.result_url:
                 return _Hop(_next_url(hop.url, told.result_url), is_result=True)

@@ -52,8 +52,7 @@ class Status:
 
     kind: Kind
     progress: float | None = None
-    message: str | None = None
-    reason: str = ""  #: why it failed
+    message: str | None = None  #: of a failure: why
     result_url: str = ""  #: where its result is, maybe relative
 
 
@@ -98,12 +97,10 @@ def _kind(members: _Members) -> Kind | None:
 
 def _status(kind: Kind, members: _Members) -> Status:
     texts = (_text(members.get(name)) for name in (_REASON if kind is Kind.FAILED else _MESSAGE))
-    said = next((text for text in texts if text), None)
     return Status(
         kind,
         progress=next((p for name in _PROGRESS if (p := _percent(name, members.get(name))) is not None), None),
-        message=said,
-        reason=said or "",
+        message=next((text for text in texts if text), None),
         result_url=_result_url(members) if kind is Kind.DONE else "",
     )
 

@@ -94,7 +94,10 @@ def _keep(parts: Parts, run: Run, working: Working) -> None:
         reach("deferred")
         run.claim = replace(run.claim, poll_url=working.poll_url)
         logger.info("the model works on", extra={"task_id": run.claim.task_id, "attempt": run.claim.attempt})
-    parts.tell(run.claim, working)
+    told = working.progress, working.message
+    if told != run.told and told != (None, None):
+        run.told = told
+        parts.tell(run.claim, working)
 
 
 def _after_save(

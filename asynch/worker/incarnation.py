@@ -161,8 +161,6 @@ class Incarnation:
 
     def _tell(self, claim: Claim, working: Working) -> None:
         """Progress is worth no attempt: what cannot be written is forgotten."""
-        if working.progress is None and working.message is None:
-            return
         message = None if working.message is None else outcomes.storable(working.message)
         note = Note(claim.tenant_id, claim.id, claim.call_attempt, working.progress, message)
         try:

@@ -23,6 +23,7 @@ class Run:
     slot: Slot | None = None
     since: float = field(default_factory=monotonic)
     looks: int = 0  #: how often the model was asked whether it is done
+    told: tuple[float | None, str | None] = (None, None)  #: what it said last of its progress
 
 
 class Running:
