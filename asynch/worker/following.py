@@ -123,7 +123,8 @@ class Following:
     def _pick(self, now: float) -> tuple[Run | None, float | None]:
         """The run whose turn it is, else how long to wait for one."""
         is_open = self._open.total()
-        free = max(_ALWAYS, self._calls - (self._running.calls()[0] - is_open)) - is_open
+        beside_calls = max(_ALWAYS, self._calls - (self._running.calls()[0] - is_open))
+        free = min(beside_calls, self._most) - is_open
         ready: list[tuple[int, float, int]] = []
         soonest: float | None = None
         for tenant in list(self._due):
