@@ -24,7 +24,10 @@ WORKER = CollectorRegistry()
 ProcessCollector(registry=WORKER)
 
 CLAIMS = Counter(
-    "asynch_claims", "Tasks claimed, by the half of the work they were claimed for.", ["phase"], registry=WORKER
+    "asynch_claims",
+    "Tasks claimed, by the half of the work they were claimed for; follow: to ask on where a model works on.",
+    ["phase"],
+    registry=WORKER,
 )
 ATTEMPTS = Counter(
     "asynch_attempts",

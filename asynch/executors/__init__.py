@@ -25,7 +25,7 @@ class Order:
     headers: Mapping[str, str] = field(repr=False)  #: bound headers, decrypted; never logged
     timeout_s: float = 60.0  #: the whole call, wall clock
     max_bytes: int = 1 << 30  #: of the result
-    progress_url: str = ""  #: where the model may tell of its progress
+    progress_url: str = field(default="", repr=False)  #: where the model may tell of its progress; whoever has it may
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,8 +59,8 @@ WITH want AS MATERIALIZED (
     DO UPDATE SET request_count = asynch_model_stat.request_count + excluded.request_count, updated_at = now()
 )
 SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.retry_count, c.upload_failures,
-       c.request_payload, c.input_ref, c.tmp_file, c.tmp_host, c.oss_file, c.file_type, c.content_type, c.file_size,
-       c.sha256, c.creator, c.model_name, c.trace_context, c.upload_headers, c.poll_url, c.call_attempt, c.started_at,
+       CASE c.poll_url WHEN '' THEN c.request_payload END AS request_payload, c.input_ref, c.tmp_file, c.tmp_host,
+       c.oss_file, c.file_type, c.content_type, c.file_size, c.sha256, c.creator, c.model_name, c.trace_context, c.upload_headers, c.poll_url, c.call_attempt, c.started_at,
        now() AS claimed_at,
        extract(epoch FROM now() - c.enqueue_at)::float8 AS waited_s,
        extract(epoch FROM now() - c.created_at)::float8 AS age_s,
@@ -161,7 +161,7 @@ WITH due AS MATERIALIZED (
     ORDER BY t.wake_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
 )
 UPDATE asynch_task t
-SET state = 0, retry_count = t.retry_count + CASE WHEN t.phase = 0 THEN 1 ELSE 0 END,
+SET state = 0, retry_count = t.retry_count + CASE WHEN t.phase = 0 THEN 1 ELSE 0 END, poll_url = '',
     wake_at = CASE WHEN t.phase = 0
               THEN now() + make_interval(secs => coalesce(t.queue_timeout_seconds, %(queue_timeout_s)s::float8)) END,
     version = t.version + 1, updated_at = now()

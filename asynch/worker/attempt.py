@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial
 
 from asynch import metrics
-from asynch.domain import bindings, filetype, sender
+from asynch.domain import bindings, sender
 from asynch.domain.states import Phase
 from asynch.errors import (
     CallCut,
@@ -92,7 +92,7 @@ def _keep(parts: Parts, run: Run, working: Working) -> None:
     if not run.claim.poll_url:
         parts.completer.write(outcomes.deferred(parts.terms, run.claim, working.poll_url))
         reach("deferred")
-        run.claim = replace(run.claim, poll_url=working.poll_url)
+        run.claim = replace(run.claim, poll_url=working.poll_url, payload=None)  # thousands may wait, for hours
         logger.info("the model works on", extra={"task_id": run.claim.task_id, "attempt": run.claim.attempt})
     told = working.progress, working.message
     if told != run.told and told != (None, None):
@@ -162,7 +162,7 @@ def _call(parts: Parts, claim: Claim, call: Call) -> Saved | Working:
         parts.tmp.remove(name)
         reach("tmp_removed")
         return working
-    return _saved(parts, claim, name, file)
+    return outcomes.result(claim, file, tmp_host=parts.tmp.host_id)
 
 
 def _ask(parts: Parts, claim: Claim, order: Order, file: ResultFile, call: Call) -> Working | None:
@@ -188,20 +188,6 @@ def _order(parts: Parts, claim: Claim) -> Order:
         timeout_s=target.timeout_s,
         max_bytes=target.max_bytes,
         progress_url="" if claim.poll_url else parts.progress_url(claim),
-    )
-
-
-def _saved(parts: Parts, claim: Claim, name: str, file: ResultFile) -> Saved:
-    kind = filetype.sniff(file.head, whole=file.size_bytes == len(file.head))
-    return Saved(
-        tmp_file=name,
-        tmp_host=parts.tmp.host_id,
-        # The attempt is part of the key: two answers of a model never meet under one name.
-        key=f"{claim.tenant_id}/{claim.started_at:%Y/%m/%d}/{claim.task_id}-{claim.attempt}.{kind.ext}",
-        file_type=kind.ext,
-        content_type=kind.content_type,
-        size_bytes=file.size_bytes,
-        sha256=file.sha256,
     )
 
 

@@ -282,8 +282,9 @@ class Poller:
             self._held[slot.lane_id].add(slot.slot)
         for claim in claims:
             claimed[claim.lane_id] += 1
-            metrics.CLAIMS.labels("call").inc()
-            metrics.WAITED.observe(claim.waited_s)
+            metrics.CLAIMS.labels("follow" if claim.poll_url else "call").inc()
+            if not claim.poll_url:
+                metrics.WAITED.observe(claim.waited_s)
             self._note_turn(claim)
             self._hand_over(claim, slots[claim.lane_id].pop())
         for of_lane in slots.values():
