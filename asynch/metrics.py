@@ -25,7 +25,7 @@ ProcessCollector(registry=WORKER)
 
 CLAIMS = Counter(
     "asynch_claims",
-    "Tasks claimed, by the half of the work they were claimed for; follow: to ask on where a model works on.",
+    "Tasks claimed, by the half of the work they were claimed for; follow: the model works on and is asked.",
     ["phase"],
     registry=WORKER,
 )
@@ -62,7 +62,7 @@ CALL_THREADS = Gauge("asynch_call_threads", "worker.threads.", registry=WORKER)
 CALL_THREADS_FREE = Gauge("asynch_call_threads_free", "Calls that could start here now.", registry=WORKER)
 
 # A rate needs the zero before the first one.
-for _phase in ("call", "upload"):
+for _phase in ("call", "follow", "upload"):
     CLAIMS.labels(_phase)
 for _operation in ("put", "delete"):
     STORAGE_ERRORS.labels(_operation)

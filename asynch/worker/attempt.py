@@ -108,7 +108,7 @@ def _after_save(
         since = answer.result()
         reach("saved")
         parts.tmp.worked()
-        saved = replace(claim, phase=Phase.UPLOAD, saved=result, claimed_at=since, payload=None)
+        saved = replace(claim, phase=Phase.UPLOAD, saved=result, claimed_at=since, payload=None, poll_url="")
     except (StaleClaim, SessionLost) as exc:
         _log_void(claim, exc)
     except Exception as exc:

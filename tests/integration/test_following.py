@@ -17,7 +17,7 @@ from tests.integration import test_worker_life
 from tests.integration.test_worker_life import Life, living
 from tests.model_jobs import Job
 from tests.model_server import ModelServer
-from tests.rows import TENANT, add_model, bend, row_of, until
+from tests.rows import TENANT, add_model, ago, bend, row_of, until
 
 SOON = {"retry_after": 0}
 
@@ -101,6 +101,19 @@ def test_a_model_is_asked_when_it_wishes_and_else_ever_more_seldom(life: Life) -
     pauses = [later - sooner for sooner, later in pairwise(times)]
     assert 0.7 < pauses[0] < 1.5
     assert len(pauses) == 3
+
+
+def test_a_result_whose_upload_fails_is_asked_for_no_more(life: Life) -> None:
+    life.store.down = True
+    try:
+        task = life.one(later(looks=1))
+        until(lambda: row_of(life.pool, task)["upload_failures"])
+        assert (row_of(life.pool, task)["phase"], row_of(life.pool, task)["poll_url"]) == (1, "")
+    finally:
+        life.store.down = False
+    bend(life.pool, [task], enqueue_at=ago(1), wake_at=ago(1))
+    assert life.result(task) == b"the result"
+    assert len(job_of(life, task).looks) == 2
 
 
 # -- how it fails --------------------------------------------------------------------------------------------------
