@@ -41,10 +41,13 @@ def holding(dsn: str, model: Model, call: Call) -> Iterator[None]:
 
 
 def _win(session: db.Connection, model: Model) -> None:
-    """Take a slot; where a worker has just died none, as its calls may still be open."""
+    """Take a slot; where a worker has just died none, as its calls may still be open.
+
+    What the model works on while no worker has it, because the last one ended, has its slots first.
+    """
     most = model.spec.max_concurrency
     tries = random.sample(range(most), min(most, _MOST_TRIES))
-    wants = [(model.lane_id, 1, tries)]
+    wants = [(model.lane_id, 1 + queue.polled_waiting(session, model.lane_id), tries)]
     try:
         won, dead = queue.swap_slots(session, give_back=(), wants=wants, worker_id=0, grace_s=MOURNING_S)
     except db.OutOfLocks:  # no memory for another lock is no free slot, as for a worker
@@ -52,12 +55,14 @@ def _win(session: db.Connection, model: Model) -> None:
     fresh = [worker for worker, mourned in dead.items() if not mourned]
     if fresh:
         queue.mark_dead(session, fresh)
-    if not won or (fresh and model.lane_id in queue.lanes_in_mourning(session, fresh)):
+    mourned = model.lane_id in queue.lanes_in_mourning(session, fresh, list(dead)) if dead else False
+    if mourned or len(won) < 1 + queue.polled_waiting(session, model.lane_id):
         raise QueueFull(
             f"All {most} calls that {model.spec.model_name!r} may have at once are open.",
             code="no_free_slot",
             maxConcurrency=most,
         )
+    queue.swap_slots(session, give_back=won[1:], wants=(), worker_id=0, grace_s=MOURNING_S)
 
 
 @contextmanager

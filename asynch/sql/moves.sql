@@ -60,8 +60,8 @@ WITH want AS MATERIALIZED (
 )
 SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.retry_count, c.upload_failures,
        CASE c.poll_url WHEN '' THEN c.request_payload END AS request_payload, c.input_ref, c.tmp_file, c.tmp_host,
-       c.oss_file, c.file_type, c.content_type, c.file_size, c.sha256, c.creator, c.model_name, c.trace_context, c.upload_headers, c.poll_url, c.call_attempt, c.started_at,
-       now() AS claimed_at,
+       c.oss_file, c.file_type, c.content_type, c.file_size, c.sha256, c.creator, c.model_name, c.trace_context,
+       c.upload_headers, c.poll_url, c.call_attempt, c.started_at, now() AS claimed_at,
        extract(epoch FROM now() - c.enqueue_at)::float8 AS waited_s,
        extract(epoch FROM now() - c.created_at)::float8 AS age_s,
        m.base_url, m.route, m.http_method, m.api_key, m.timeout_seconds, m.retry_times, m.retry_queue_max_seconds,
@@ -94,8 +94,8 @@ SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.
 FROM claimed c CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = c.lane_id OFFSET 0) m
 
 -- settle --
--- DEFER, SAVE, DELIVER, FAIL, GIVE_UP, RELEASE, LOSE, CANCEL by the holder of the claim, many at once. Fenced by attempt and
--- worker; a row that does not come back is someone else's now. `state + 0` keeps the planner on the primary key.
+-- DEFER, SAVE, DELIVER, FAIL, GIVE_UP, RELEASE, LOSE, CANCEL by the holder of the claim, many at once. Fenced by
+-- attempt and worker; a row that does not come back is someone else's now. `state + 0` keeps the planner on the primary key.
 UPDATE asynch_task t
 SET state = o.state, final = o.final, phase = o.phase, rank = o.rank,
     enqueue_at = CASE WHEN o.enqueue_in_s IS NULL THEN t.enqueue_at ELSE now() + make_interval(secs => o.enqueue_in_s) END,
@@ -126,7 +126,8 @@ RETURNING t.id, t.attempt, now() AS at
 WITH orphan AS MATERIALIZED (
     SELECT t.tenant_id, t.id,
            CASE WHEN t.cancel_requested THEN 5
-                WHEN %(charged)s AND t.phase = 0 AND t.poll_url = '' AND t.crash_count + 1 >= %(max_crashes)s THEN 3 ELSE 0 END AS state
+                WHEN %(charged)s AND t.phase = 0 AND t.poll_url = '' AND t.crash_count + 1 >= %(max_crashes)s THEN 3
+                ELSE 0 END AS state
     FROM asynch_task t
     WHERE t.state = 1 AND t.worker_id = ANY(%(workers)s::bigint[])
       AND (%(ids)s::bigint[] IS NULL OR t.id = ANY(%(ids)s::bigint[]))

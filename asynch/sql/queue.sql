@@ -56,6 +56,10 @@ WHERE t.state = 1 AND t.phase = 0 AND t.worker_id = ANY(%(dead)s::bigint[])
   AND (t.poll_url <> '' OR t.worker_id = ANY(%(workers)s::bigint[]))
 GROUP BY t.lane_id
 
+-- polled_waiting --
+SELECT count(*)::int AS waiting FROM asynch_task t
+WHERE t.lane_id = %(lane_id)s AND t.state = 0 AND t.phase = 0 AND t.poll_url <> ''
+
 -- lane_depth --
 -- States 0 and 1 of a lane, and what may come back into it: failures that wait for their retry.
 SELECT (SELECT count(*) FROM asynch_task WHERE lane_id = %(lane_id)s AND state = 0 AND phase = 0)

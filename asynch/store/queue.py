@@ -191,6 +191,12 @@ def lanes_in_mourning(conn: Connection, workers: Collection[int], dead: Collecti
     return {r["lane_id"]: r["calls"] for r in db.rows(conn, "lanes_in_mourning", workers=list(workers), dead=everyone)}
 
 
+def polled_waiting(conn: Connection, lane_id: int) -> int:
+    """How many tasks of a lane have a model that works on, and no worker that asks for the result."""
+    waiting: int = db.one(conn, "polled_waiting", lane_id=lane_id)["waiting"]
+    return waiting
+
+
 def claim(
     conn: Connection,
     *,

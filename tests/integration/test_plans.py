@@ -123,6 +123,7 @@ OF_WORKERS: dict[str, tuple[Use, set[str]]] = {
     ),
     "scan_lanes": (lambda c: queue.scan_lanes(c, after=0, most=64), {QUEUE}),
     "lanes_in_mourning": (lambda c: queue.lanes_in_mourning(c, [1, 2], [1, 2, 3]), {RUNNING}),
+    "polled_waiting": (lambda c: queue.polled_waiting(c, 5), {POLLED}),
     "write_progress": (lambda c: write_progress(c, [Note(1, i, 1, 5.0, "m") for i in IDS]), {KEY}),
     "rescue": (
         lambda c: workers.rescue(
