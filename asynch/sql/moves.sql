@@ -3,7 +3,8 @@
 -- claim --
 -- CLAIM. `lanes` with the slots won in each, and where each rank begins; a statement of its own, because a snapshot
 -- older than the locks would let a lane run more than its slots. A rank is read at a time, so tasks due later never lie
--- in the way of those due. Where a model works on already it is only asked again: before any new call.
+-- in the way of those due. Where a model works on already it is only asked again: before any new call, and of a
+-- disabled model too, as what runs may end.
 -- Statistics ride along: a claim of phase 0 is a call that starts, unless the model works on.
 WITH want AS MATERIALIZED (
     SELECT w.lane_id, w.n, w.starts::timestamptz[] AS starts
@@ -13,8 +14,7 @@ WITH want AS MATERIALIZED (
     FROM want w
     -- LATERAL and OFFSET hold the planner to one probe a lane, also of a table that was never analysed.
     CROSS JOIN LATERAL (
-        SELECT m.lane_id FROM asynch_models m
-        WHERE m.lane_id = w.lane_id AND m.enabled = 1 AND m.deleted_at IS NULL OFFSET 0
+        SELECT m.enabled FROM asynch_models m WHERE m.lane_id = w.lane_id AND m.deleted_at IS NULL OFFSET 0
     ) open
     CROSS JOIN LATERAL (
         SELECT x.tenant_id, x.id, w.lane_id
@@ -35,6 +35,7 @@ WITH want AS MATERIALIZED (
                 ORDER BY q.enqueue_at, q.id
                 LIMIT w.n FOR UPDATE SKIP LOCKED
             ) c
+            WHERE open.enabled = 1
         ) x
         LIMIT w.n
     ) t

@@ -121,7 +121,8 @@ OF_WORKERS: dict[str, tuple[Use, set[str]]] = {
     "settle": (
         lambda c: queue.settle(c, [outcomes.delivered(TERMS, claim(i)) for i in range(500)], queue_timeout_s=1.0), {KEY},
     ),
-    "scan_lanes": (lambda c: queue.scan_lanes(c, after=0, most=64), {QUEUE}),
+    "scan_lanes": (lambda c: queue.scan_lanes(c, after=0, most=64), {QUEUE, POLLED}),
+    "lanes_named": (lambda c: queue.lanes_named(c, [1, 2, 900]), {POLLED}),
     "lanes_in_mourning": (lambda c: queue.lanes_in_mourning(c, [1, 2], [1, 2, 3]), {RUNNING}),
     "polled_waiting": (lambda c: queue.polled_waiting(c, 5), {POLLED}),
     "write_progress": (lambda c: write_progress(c, [Note(1, i, 1, 5.0, "m") for i in IDS]), {KEY}),
@@ -244,7 +245,7 @@ def test_a_workers_pool_goes_through_the_index(table: str, name: str) -> None:
         assert ways(conn, use) == {("Index Scan", index) for index in indexes}
 
 
-@pytest.mark.parametrize("name", ["claim", "claim of many lanes", "scan_lanes", "lanes_in_mourning"])
+@pytest.mark.parametrize("name", ["claim", "claim of many lanes", "scan_lanes", "lanes_named", "lanes_in_mourning"])
 def test_the_claim_session_goes_through_the_index(table: str, name: str) -> None:
     use, indexes = OF_WORKERS[name]
     with db.open_session(table, name="tests") as conn:
