@@ -69,7 +69,7 @@ CREATE TABLE IF NOT EXISTS asynch_models (
 CREATE UNIQUE INDEX IF NOT EXISTS asynch_models_name ON asynch_models (tenant_id, model_name) WHERE deleted_at IS NULL;
 
 -- ---------------------------------------------------------------------------------------------------------------
--- Tasks. Each index costs at every change of state, so there are five, each partial but the key.
+-- Tasks. Each index costs at every change of state, so there are six, each partial but the key.
 -- ---------------------------------------------------------------------------------------------------------------
 CREATE TABLE IF NOT EXISTS asynch_task (
     id                bigint NOT NULL,
@@ -147,6 +147,13 @@ CREATE INDEX IF NOT EXISTS asynch_task_running ON asynch_task (lane_id, worker_i
 CREATE INDEX IF NOT EXISTS asynch_task_wake ON asynch_task (state, final, wake_at) WHERE state <> 1;
 -- Since version 2: the headers of its creator that its upload needs, sealed; empty as soon as it is final.
 ALTER TABLE asynch_task ADD COLUMN IF NOT EXISTS upload_headers text NOT NULL DEFAULT '';
+-- Since version 3: the attempt that called the model, which a model that works on is known by after a rescue too.
+ALTER TABLE asynch_task ADD COLUMN IF NOT EXISTS call_attempt integer NOT NULL DEFAULT 0;
+-- Since version 3: when the last word on its progress was said, so that an older one does not take its place.
+ALTER TABLE asynch_task ADD COLUMN IF NOT EXISTS progress_at timestamptz;
+-- Since version 3: whose model works on already; the claim takes them before any new call. Nearly always empty.
+CREATE INDEX IF NOT EXISTS asynch_task_polled ON asynch_task (lane_id, enqueue_at)
+    WHERE state = 0 AND phase = 0 AND poll_url <> '';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Workers and hosts. A worker holds pg_advisory_lock(id) on its lock session; who can take that lock knows it is dead.

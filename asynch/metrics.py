@@ -24,7 +24,10 @@ WORKER = CollectorRegistry()
 ProcessCollector(registry=WORKER)
 
 CLAIMS = Counter(
-    "asynch_claims", "Tasks claimed, by the half of the work they were claimed for.", ["phase"], registry=WORKER
+    "asynch_claims",
+    "Tasks claimed, by the half of the work they were claimed for; follow: the model works on and is asked.",
+    ["phase"],
+    registry=WORKER,
 )
 ATTEMPTS = Counter(
     "asynch_attempts",
@@ -59,7 +62,7 @@ CALL_THREADS = Gauge("asynch_call_threads", "worker.threads.", registry=WORKER)
 CALL_THREADS_FREE = Gauge("asynch_call_threads_free", "Calls that could start here now.", registry=WORKER)
 
 # A rate needs the zero before the first one.
-for _phase in ("call", "upload"):
+for _phase in ("call", "follow", "upload"):
     CLAIMS.labels(_phase)
 for _operation in ("put", "delete"):
     STORAGE_ERRORS.labels(_operation)

@@ -15,6 +15,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -106,6 +107,7 @@ class SecretBox:
         return any(hmac.compare_digest(_mac(key, purpose, message).encode(), given) for key in self._keys)
 
 
+@lru_cache(64)
 def _derive(key: bytes, purpose: str) -> bytes:
     return HKDF(SHA256(), length=32, salt=None, info=b"asynch " + purpose.encode()).derive(key)
 

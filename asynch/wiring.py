@@ -117,6 +117,9 @@ def worker_setup(settings: Settings) -> Setup:
         tmp_host_grace_s=worker.tmp_host_grace,
         delete_results=settings.cleaner.delete_results,
     )
+    http = HttpExecutor(
+        Policy.parse(settings.egress.models_allow, settings.egress.deny, allow_loopback=settings.egress_allow_loopback)
+    )
     return Setup(
         dsn=dsn,
         lock_dsn=settings.database.lock_dsn.get_secret_value() or dsn,
@@ -135,12 +138,10 @@ def worker_setup(settings: Settings) -> Setup:
         keep=Retention(failed_s, settings.queue_timeout),
         terms=Terms(host, failed_s, settings.cleaner.unfetched_retention),
         cleaner=cleaner if settings.cleaner.enabled else None,
-        executor=HttpExecutor(
-            Policy.parse(
-                settings.egress.models_allow, settings.egress.deny, allow_loopback=settings.egress_allow_loopback
-            )
-        ),
+        executor=http,
+        follower=http,
         storage=storage,
         box=box,
         tmp=TmpDir(settings.tmp_path, max_bytes=worker.tmp_max),
+        public_url=settings.public_url,
     )

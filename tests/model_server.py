@@ -10,6 +10,7 @@ Keys of the JSON payload (a query string sets them too; the payload wins):
     headers: {...}    more headers                      content_type: v
     chunked: true     no Content-Length                 drip: s          seconds between single body bytes
     cut_after: n      close after n body bytes          lie_length: d    Content-Length is wrong by d
+    later: {...}      202, see model_jobs.py
 
 GET /__ledger answers the ledger, POST /__reset empties it.
 """
@@ -22,7 +23,7 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
@@ -30,6 +31,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.model_bodies import KINDS, pieces
+from tests.model_jobs import HANG, Jobs, Told
 from tests.model_ledger import Entry, Ledger, hung_up
 
 FOREVER_S = 3600.0
@@ -65,8 +67,21 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if urlsplit(self.path).path == "/__ledger":
             self._answer(200, json.dumps(self.server.ledger.as_json()).encode())
+        elif (told := self._look()) is not None:
+            self._tell(told)
         else:
             self._call()
+
+    def _look(self) -> Told | None:
+        path = urlsplit(self.path).path
+        own = f"http://{self.headers.get('Host')}{path}"
+        return self.server.jobs.look(path, dict(self.headers.items()), own) if path.startswith("/jobs/") else None
+
+    def _tell(self, told: Told) -> None:
+        if told.status == HANG:
+            hung_up(self.connection, FOREVER_S)
+            raise ClientGoneError
+        self._answer(told.status, told.body, told.headers)
 
     def do_POST(self) -> None:
         if urlsplit(self.path).path == "/__reset":
@@ -101,6 +116,10 @@ class Handler(BaseHTTPRequestHandler):
         if len(raw) < length:
             raise ClientGoneError
         steer = self._steering(raw)
+        if "later" in steer:
+            self.server.ledger.end(entry, "202")
+            self._tell(self.server.jobs.accept(steer["later"], entry.task_id, dict(self.headers.items())))
+            return
         wait = FOREVER_S if steer.get("hang") else float(steer.get("sleep", 0))
         if wait and hung_up(self.connection, wait):
             raise ClientGoneError
@@ -173,10 +192,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile = wire
         return head.getvalue()
 
-    def _answer(self, status: int, body: bytes) -> None:
+    def _answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         with suppress(OSError):
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.connection.sendall(body)
@@ -210,6 +230,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         super().__init__((host, port), Handler)
         self.ledger = Ledger()
+        self.jobs = Jobs()
         self.clients: set[socket.socket] = set()
         self.accepted = 0
 
@@ -236,6 +257,7 @@ class ModelServer:
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self._server = Server(port, host)
         self.ledger = self._server.ledger
+        self.jobs = self._server.jobs
         self.port: int = self._server.server_address[1]
         self.url = f"http://{host}:{self.port}"
 

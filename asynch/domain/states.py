@@ -32,6 +32,7 @@ class Event(Enum):
     """What can happen to a task once it is there."""
 
     CLAIM = "claim"  #: a worker takes it
+    DEFER = "defer"  #: the model works on by itself: from now on it is only asked for its result
     SAVE = "save"  #: the result is in tmp_file: phase 0 -> 1, the slot goes back
     DELIVER = "deliver"  #: the result is in storage
     FAIL = "fail"  #: the attempt failed and may run again; phase kept, so phase 1 repeats the upload only
@@ -67,6 +68,7 @@ def _move(*sources: State, to: State | None, fenced: bool = False, final: bool |
 #: Every move there is. README's diagram is made from this table.
 MOVES: dict[Event, Move] = {
     Event.CLAIM: _move(State.PENDING, to=State.RUNNING),
+    Event.DEFER: _move(State.RUNNING, to=State.RUNNING, fenced=True),
     Event.SAVE: _move(State.RUNNING, to=State.RUNNING, fenced=True),
     Event.DELIVER: _move(State.RUNNING, to=State.SUCCEEDED, fenced=True, final=True),
     Event.FAIL: _move(State.RUNNING, to=State.FAILED, fenced=True),

@@ -25,6 +25,17 @@ class Order:
     headers: Mapping[str, str] = field(repr=False)  #: bound headers, decrypted; never logged
     timeout_s: float = 60.0  #: the whole call, wall clock
     max_bytes: int = 1 << 30  #: of the result
+    progress_url: str = field(default="", repr=False)  #: where the model may tell of its progress; whoever has it may
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """The model works on by itself: no result yet, and what it says meanwhile."""
+
+    poll_url: str = ""  #: where to ask for it, absolute; empty: where it was asked before
+    retry_after_s: float | None = None  #: the model's wish for when to ask again
+    progress: float | None = None  #: 0-100
+    message: str | None = None
 
 
 class Call:
@@ -77,8 +88,19 @@ class Call:
 class Executor(Protocol):
     """Makes one attempt and writes the result's bytes into `out` as they come."""
 
-    def run(self, order: Order, out: BinaryIO, call: Call) -> None:
-        """Return when the whole result is in `out`; raise ExecutorError (CallCut when ended by this side).
+    def run(self, order: Order, out: BinaryIO, call: Call) -> Working | None:
+        """Return None when the whole result is in `out`, or where it will be; raise ExecutorError (CallCut when ended
+        by this side).
 
         An OSError of `out.write` passes through untouched: it is the disk's, not the model's.
+        """
+
+
+class Follower(Protocol):
+    """Asks once for the result of a call whose model works on."""
+
+    def follow(self, order: Order, poll_url: str, out: BinaryIO, call: Call) -> Working | None:
+        """As `Executor.run` for an order that was accepted: None when the whole result is in `out`.
+
+        A transient ExecutorError says nothing of the model's work; any other is its end.
         """

@@ -7,22 +7,24 @@ import os
 import re
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from errno import ENOSPC
+from functools import partial
 from http.client import HTTPException, RemoteDisconnected
 from time import monotonic
 from typing import BinaryIO
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
 from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from asynch.domain import redact
 from asynch.errors import ErrorCode, ExecutorError
-from asynch.executors import Call, Order
+from asynch.executors import Call, Order, Working, status
 from asynch.executors.egress import Policy
 from asynch.executors.session import Connections
 
@@ -34,7 +36,25 @@ _WAITS = frozenset({429, 503})
 _BROKEN = frozenset({ErrorCode.MODEL_CONNECTION, ErrorCode.BAD_RESPONSE})
 #: so much longer than the call may a silence last: what it ends is late then by any clock
 _TICK_S = 0.05
+_ACCEPTED = 202
+_SEE_OTHER = frozenset({302, 303})  #: a status URL that answers so has the result elsewhere
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MOST_HOPS = 6
+_MAX_URL = 2048
+#: One look may take this long until it says something, and until it has said what it is.
+_PATIENCE_S = 30.0
+_PORTS = {"http": 80, "https": 443}
+#: What a request to anybody bears.
+_ANYBODY: Mapping[str, str] = {"User-Agent": "asynch", "Accept": "*/*", "Accept-Encoding": "identity"}
 _JSON_GAP = re.compile(r"[\s,:]*")
+
+
+@dataclass(frozen=True, slots=True)
+class _Hop:
+    """The next request on the way to a result; at a URL that is the result's nothing is a status document."""
+
+    url: str
+    is_result: bool = False
 
 
 class HttpExecutor:
@@ -45,28 +65,46 @@ class HttpExecutor:
         self._trust = trust
         self._local = threading.local()
 
-    def run(self, order: Order, out: BinaryIO, call: Call) -> None:
-        """Write the body of a 2xx answer into `out`, as it comes off the wire.
+    def run(self, order: Order, out: BinaryIO, call: Call) -> Working | None:
+        """Write the body of a 2xx answer into `out`, as it comes off the wire; a 202 with Location has none yet.
 
         The wall clock is the caller's: `call.cut(TIMEOUT)` at the deadline ends the call in any stage.
         """
-        with self._answer(order, call) as answer:
+        with self._answer(partial(_send, order=order, call=call), call) as answer:
             if not 200 <= answer.status < 300:
                 raise _refusal(answer, order)
+            if answer.status == _ACCEPTED and answer.headers.get("Location", "").strip():
+                return _working(answer, _next_url(order.url, answer.headers["Location"]))
             _receive(answer, order, out)
+            return None
+
+    def follow(self, order: Order, poll_url: str, out: BinaryIO, call: Call) -> Working | None:
+        """Ask once where the model works on, and go where its answer leads: to a result, or to another look later.
+
+        The bound headers go to the origin of the order alone.
+        """
+        hop: _Hop | Working | None = _Hop(poll_url)
+        for _ in range(_MOST_HOPS):
+            if not isinstance(hop, _Hop):
+                return hop
+            with self._answer(partial(_get, order=order, url=hop.url), call) as answer:
+                hop = _look(answer, order, hop, out)
+        if isinstance(hop, _Hop):
+            raise ExecutorError(ErrorCode.BAD_RESPONSE, f"led on more than {_MOST_HOPS} times", transient=False)
+        return hop
 
     def probe(self, order: Order, out: BinaryIO, call: Call, heard: Callable[[int, str], None]) -> None:
         """As `run` for an answer of any status; `heard` is told the status and the type it claims before its body."""
-        with self._answer(order, call) as answer:
+        with self._answer(partial(_send, order=order, call=call), call) as answer:
             heard(answer.status, answer.headers.get("Content-Type", ""))
             _receive(answer, order, out)
 
     @contextmanager
-    def _answer(self, order: Order, call: Call) -> Iterator[BaseHTTPResponse]:
+    def _answer(self, send: Callable[[Connections], BaseHTTPResponse], call: Call) -> Iterator[BaseHTTPResponse]:
         call.check()
         connections = self._connections()
         try:
-            with connections.serving(call), closing(_send(connections, order, call)) as answer:
+            with connections.serving(call), closing(send(connections)) as answer:
                 yield answer
         except ExecutorError as error:
             call.check()
@@ -89,7 +127,7 @@ def _send(connections: Connections, order: Order, call: Call) -> BaseHTTPRespons
         text = "{}" if order.input_ref is None else json.dumps({"inputRef": order.input_ref})
     headers = _headers(order)
     query, body = "", None
-    try:
+    with _requesting():
         if order.method == "GET":
             query = urlencode(list(_members(text)), errors="replace")
         else:
@@ -98,6 +136,18 @@ def _send(connections: Connections, order: Order, call: Call) -> BaseHTTPRespons
         silence_s = call.deadline - monotonic() + _TICK_S
         named = dict(headers.values())
         return connections.send(order.method, order.url, query, headers=named, body=body, silence_s=silence_s)
+
+
+def _get(connections: Connections, order: Order, url: str) -> BaseHTTPResponse:
+    named = dict(_headers(order).values()) if _origin(url) == _origin(order.url) else _ANYBODY
+    with _requesting():
+        return connections.send("GET", url, "", headers=named, body=None, silence_s=min(order.timeout_s, _PATIENCE_S))
+
+
+@contextmanager
+def _requesting() -> Iterator[None]:
+    try:
+        yield
     except (OSError, HTTPException) as exc:
         raise _no_answer(exc) from exc
     except ValueError as exc:
@@ -115,13 +165,14 @@ def _check_time(call: Call) -> None:
 def _headers(order: Order) -> dict[str, tuple[str, str]]:
     """By name in small letters: of the same name the later wins, however it is written."""
     own = {
-        "Accept-Encoding": "identity",  # the bytes are the result, whatever their coding
+        "Accept-Encoding": "identity",  # the bytes are the result, whatever their coding; nothing bound changes that
         "X-Asynch-Task-Id": order.task_id,
         "X-Asynch-Attempt": str(order.attempt),
         "Idempotency-Key": order.task_id,
     }
-    first = {"User-Agent": "asynch", "Accept": "*/*"}
-    return {name.lower(): (name, value) for each in (first, order.headers, own) for name, value in each.items()}
+    if order.progress_url:
+        own["X-Asynch-Progress-Url"] = order.progress_url
+    return {name.lower(): (name, value) for each in (_ANYBODY, order.headers, own) for name, value in each.items()}
 
 
 def _members(payload: str) -> Iterator[tuple[str, str]]:
@@ -148,16 +199,81 @@ def _after_gap(text: str, at: int) -> int:
     return gap.end() if gap else at
 
 
-def _receive(answer: BaseHTTPResponse, order: Order, out: BinaryIO) -> None:
+def _receive(answer: BaseHTTPResponse, order: Order, out: BinaryIO, head: bytes = b"") -> None:
+    """All of the body that is still to come, after the part of it that was read."""
     left = order.max_bytes
-    if (answer.length_remaining or 0) > left:
+    if (answer.length_remaining or 0) > left - len(head):
         raise _too_large(order)
-    while data := _read(answer, min(_CHUNK, left + 1)):
+    data = head
+    while data or (data := _read(answer, min(_CHUNK, left + 1))):
         left -= len(data)
         if left < 0:
             raise _too_large(order)
         if out.write(data) != len(data):  # an unbuffered file on a full disk takes what fits
             raise OSError(ENOSPC, os.strerror(ENOSPC))
+        data = b""
+
+
+def _look(answer: BaseHTTPResponse, order: Order, hop: _Hop, out: BinaryIO) -> _Hop | Working | None:
+    """What one answer on the way to a result means: go on there, look again later, or None when it was the result."""
+    if answer.status in _REDIRECTS:
+        url = _next_url(hop.url, answer.headers.get("Location", ""))
+        return _Hop(url, is_result=hop.is_result or answer.status in _SEE_OTHER)
+    if answer.status == _ACCEPTED:
+        return _working(answer)
+    if not 200 <= answer.status < 300:
+        raise _refusal(answer, order)
+    head = b"" if hop.is_result else _document(answer)
+    if head and (told := status.read(head)):
+        match told.kind:
+            case status.Kind.WORKING:
+                return Working("", _retry_after_s(answer), told.progress, told.message)
+            case status.Kind.FAILED:
+                said = redact.without(told.message or "it does not say which", order.headers.values())
+                detail = f"the model reports a failure: {said}"
+                raise ExecutorError(ErrorCode.MODEL_HTTP_ERROR, detail, transient=False, http_status=answer.status)
+            case status.Kind.DONE if told.result_url:
+                return _Hop(_next_url(hop.url, told.result_url), is_result=True)
+    _receive(answer, order, out, head)
+    return None
+
+
+def _document(answer: BaseHTTPResponse) -> bytes:
+    """The beginning of a body: all of it when it may be a status document; a body that begins otherwise is a result."""
+    head, end = b"", monotonic() + _PATIENCE_S
+    while (answer.length_remaining or 0) + len(head) <= status.MAX_BYTES and monotonic() < end:
+        data = _read(answer, _CHUNK)
+        head += data
+        if not data or head.lstrip()[:1] not in (b"", b"{"):
+            break
+    return head
+
+
+def _working(answer: BaseHTTPResponse, poll_url: str = "") -> Working:
+    """A 202: what its body tells is a gift, not a duty."""
+    told = None
+    with suppress(ExecutorError):
+        told = status.read(_document(answer))
+    progress, message = (told.progress, told.message) if told and told.kind is status.Kind.WORKING else (None, None)
+    return Working(poll_url, _retry_after_s(answer), progress, message)
+
+
+def _next_url(base: str, reference: str) -> str:
+    """Where a Location or a link leads, absolute and without fragment; ExecutorError for what cannot be called."""
+    try:
+        parts = urlsplit(urljoin(base, reference.strip()))
+        good = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc and parts.port != 0
+        url = urlunsplit(parts._replace(fragment=""))
+    except ValueError:
+        good, url = False, ""
+    if not good or not reference.strip() or len(url) > _MAX_URL:
+        raise ExecutorError(ErrorCode.BAD_RESPONSE, "the model's Location leads nowhere", transient=False)
+    return url
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
 
 
 def _read(answer: BaseHTTPResponse, size: int) -> bytes:
@@ -216,6 +332,8 @@ def _too_large(order: Order) -> ExecutorError:
 
 
 def _no_answer(exc: OSError | HTTPException) -> ExecutorError:
+    if isinstance(exc, TimeoutError):
+        return ExecutorError(ErrorCode.MODEL_TIMEOUT, "the model did not answer in time", transient=True)
     if isinstance(exc, HTTPException) and not isinstance(exc, RemoteDisconnected):
         return _bad_answer(exc)
     return ExecutorError(ErrorCode.MODEL_CONNECTION, f"connection failed: {exc}", transient=True)
@@ -226,6 +344,8 @@ def _bad_answer(exc: Exception) -> ExecutorError:
 
 
 def _broken_body(exc: HTTPError) -> ExecutorError:
+    if isinstance(exc, ReadTimeoutError):
+        return ExecutorError(ErrorCode.MODEL_TIMEOUT, "the model stopped sending", transient=True)
     return ExecutorError(ErrorCode.BAD_RESPONSE, f"the body broke off: {_first_cause(exc)}", transient=True)
 
 

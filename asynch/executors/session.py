@@ -28,6 +28,7 @@ from asynch.executors.egress import AddrInfo, Policy, addresses, literal
 CONNECT_TIMEOUT_S = 10.0
 _CUT_POLL_S = 0.05
 _MOST_KEPT = 10
+_PORTS = {"http": 80, "https": 443}
 
 #: scheme, host, port
 _Origin: TypeAlias = tuple[str, str, int | None]
@@ -148,9 +149,17 @@ def _unreachable(host: str, why: str) -> ExecutorError:
 
 
 class _Socket(socket.socket):
-    """urllib3 sets the time-out twice a request, to what it is; each time costs a system call."""
+    """A socket whose time-out is the kernel's."""
+
+    def recv_into(self, *args: Any) -> int:
+        """As ever, but the kernel's time-out is told as Python's would be: a silence must not look like an end."""
+        try:
+            return super().recv_into(*args)
+        except BlockingIOError as exc:
+            raise TimeoutError("timed out") from exc
 
     def settimeout(self, value: float | None) -> None:
+        """urllib3 sets it twice a request, to what it is; each time costs a system call."""
         if value != self.gettimeout():
             super().settimeout(value)
 
@@ -276,7 +285,8 @@ class Connections:
         if kept := self._kept.pop(origin, None):
             return kept
         scheme, host, port = origin
-        host = host.strip("[]")
+        host = host.strip("[]")  # the part after the last colon of a bare IPv6 address would pass for a port
+        port = port or _PORTS.get(scheme)
         if scheme == "http":
             return _GuardedHttp(host, port, dialer=self._dialer, origin=origin)
         if scheme == "https":

@@ -13,7 +13,6 @@ from asynch.errors import CutReason, DatabaseDown, QueueFull
 from asynch.executors import Call
 from asynch.store import queue
 from asynch.store.models import Model
-from asynch.store.queue import Permit
 
 _MOST_TRIES = 2000
 _WATCH_S = 0.1
@@ -43,31 +42,31 @@ def holding(dsn: str, model: Model, call: Call, *, tenant_most: int) -> Iterator
 def _win(session: db.Connection, model: Model, tenant_most: int) -> None:
     """Take a slot, and one of each permit; where a worker has just died none, as its calls may still be open.
 
-    A breaker that is open keeps nobody from a test: it is how one finds out.
+    What the model works on while no worker has it, because the last one ended, has its slots first. A breaker that is
+    open keeps nobody from a test: it is how one finds out.
     """
     lanes = queue.lanes_named(session, [model.lane_id], tenant_most=tenant_most)
     permits = [permit for lane in lanes for permit in lane.permits if permit.most > 0]
-    wants = [
-        (key, 1, _tries(most)) for key, most in [(model.lane_id, model.spec.max_concurrency), *map(_pair, permits)]
-    ]
+    lane = (model.lane_id, 1 + queue.polled_waiting(session, model.lane_id), _tries(model.spec.max_concurrency))
+    wants = [lane, *((permit.id, 1, _tries(permit.most)) for permit in permits)]
     try:
         won = queue.swap_slots(session, give_back=(), wants=wants)
     except db.OutOfLocks:  # no memory for another lock is no free slot, as for a worker
         won = []
-    fresh = [worker for worker, mourned in queue.find_dead(session, worker_id=0).items() if not mourned]
+    dead = queue.find_dead(session, worker_id=0)
+    fresh = [worker for worker, over in dead.items() if not over]
     if fresh:
         queue.mark_dead(session, fresh)
-    mourned = queue.lanes_in_mourning(session, fresh, tenant_most=tenant_most) if fresh else {}
-    if len(won) < len(wants) or any(key in mourned for key, _, _ in wants):
+    mourned = queue.lanes_in_mourning(session, fresh, list(dead), tenant_most=tenant_most) if dead else {}
+    needed = 1 + queue.polled_waiting(session, model.lane_id) + len(permits)
+    if len(won) < needed or any(key in mourned for key, _, _ in wants):
         raise QueueFull(
             f"All calls that {model.spec.model_name!r}, its tenant or its service may have at once are open.",
             code="no_free_slot",
             maxConcurrency=model.spec.max_concurrency,
         )
-
-
-def _pair(permit: Permit) -> tuple[int, int]:
-    return permit.id, permit.most
+    of_the_lane = [slot for slot in won if slot.lane_id == model.lane_id]
+    queue.swap_slots(session, give_back=of_the_lane[1:], wants=())
 
 
 def _tries(most: int) -> list[int]:

@@ -3,14 +3,13 @@
 -- claim --
 -- CLAIM. `lanes` with the slots won in each, and where each rank begins; a statement of its own, because a snapshot
 -- older than the locks would let a lane run more than its slots. A rank is read at a time, so tasks due later never lie
--- in the way of those due.
--- Statistics ride along: a claim of phase 0 is a call that starts.
+-- in the way of those due. Where a model works on already it is only asked again: before any new call, and of a
+-- disabled model too, as what runs may end.
+-- Statistics ride along: a claim of phase 0 is a call that starts, unless the model works on.
 -- Nothing is claimed when somebody has died of whom the caller does not know: the calls of the dead may still be open.
 WITH dead AS MATERIALIZED (
     SELECT count(*) AS n FROM asynch_worker w
-    WHERE w.id <> %(worker_id)s AND w.id <> ALL(%(known_dead)s::bigint[])
-      AND (w.dead_at IS NULL OR w.dead_at > now() - make_interval(secs => %(grace_s)s))
-      AND pg_try_advisory_xact_lock_shared(w.id)
+    WHERE w.id <> %(worker_id)s AND w.id <> ALL(%(known_dead)s::bigint[]) AND pg_try_advisory_xact_lock_shared(w.id)
 ), want AS MATERIALIZED (
     SELECT w.lane_id, w.n, w.starts::timestamptz[] AS starts
     FROM dead d CROSS JOIN unnest(%(lanes)s::int[], %(counts)s::int[], %(starts)s::text[]) AS w(lane_id, n, starts)
@@ -20,25 +19,38 @@ WITH dead AS MATERIALIZED (
     FROM want w
     -- LATERAL and OFFSET hold the planner to one probe a lane, also of a table that was never analysed.
     CROSS JOIN LATERAL (
-        SELECT m.lane_id FROM asynch_models m
-        WHERE m.lane_id = w.lane_id AND m.enabled = 1 AND m.deleted_at IS NULL OFFSET 0
+        SELECT m.enabled FROM asynch_models m WHERE m.lane_id = w.lane_id AND m.deleted_at IS NULL OFFSET 0
     ) open
     CROSS JOIN LATERAL (
         SELECT x.tenant_id, x.id, w.lane_id
-        FROM generate_series(0, 19) AS r(rank)
-        CROSS JOIN LATERAL (
-            SELECT q.tenant_id, q.id FROM asynch_task q
-            WHERE q.lane_id = w.lane_id AND q.state = 0 AND q.phase = 0 AND q.rank = r.rank
-              AND q.enqueue_at >= coalesce(w.starts[r.rank + 1], '-infinity') AND q.enqueue_at <= now()
-            ORDER BY q.enqueue_at, q.id
-            LIMIT w.n FOR UPDATE SKIP LOCKED
+        FROM (
+            SELECT p.tenant_id, p.id FROM (
+                SELECT q.tenant_id, q.id FROM asynch_task q
+                WHERE q.lane_id = w.lane_id AND q.state = 0 AND q.phase = 0 AND q.poll_url <> ''
+                ORDER BY q.enqueue_at
+                LIMIT w.n FOR UPDATE SKIP LOCKED
+            ) p
+            UNION ALL
+            SELECT c.tenant_id, c.id
+            FROM generate_series(0, 19) AS r(rank)
+            CROSS JOIN LATERAL (
+                SELECT q.tenant_id, q.id FROM asynch_task q
+                WHERE q.lane_id = w.lane_id AND q.state = 0 AND q.phase = 0 AND q.rank = r.rank AND q.poll_url = ''
+                  AND q.enqueue_at >= coalesce(w.starts[r.rank + 1], '-infinity') AND q.enqueue_at <= now()
+                ORDER BY q.enqueue_at, q.id
+                LIMIT w.n FOR UPDATE SKIP LOCKED
+            ) c
+            WHERE open.enabled = 1
         ) x
         LIMIT w.n
     ) t
 ), claimed AS (
     UPDATE asynch_task t
-    SET state = 1, attempt = t.attempt + 1, worker_id = %(worker_id)s, started_at = now(), updated_at = now(),
-        wake_at = NULL, version = t.version + 1, progress = NULL, message = ''
+    SET state = 1, attempt = t.attempt + 1, worker_id = %(worker_id)s, updated_at = now(), wake_at = NULL,
+        version = t.version + 1, call_attempt = CASE t.poll_url WHEN '' THEN t.attempt + 1 ELSE t.call_attempt END,
+        started_at = CASE t.poll_url WHEN '' THEN now() ELSE t.started_at END,
+        progress = CASE t.poll_url WHEN '' THEN NULL ELSE t.progress END,
+        message = CASE t.poll_url WHEN '' THEN '' ELSE t.message END
     FROM picked p
     WHERE t.tenant_id = p.tenant_id AND t.id = p.id
     RETURNING t.*
@@ -47,13 +59,15 @@ WITH dead AS MATERIALIZED (
     SELECT (now() AT TIME ZONE %(timezone)s)::date, c.tenant_id, c.creator, c.model_name, count(*)
     FROM claimed c
     CROSS JOIN LATERAL (SELECT 1 FROM asynch_models l WHERE l.lane_id = c.lane_id AND l.kind = 'model' OFFSET 0) m
+    WHERE c.poll_url = ''
     GROUP BY c.tenant_id, c.creator, c.model_name ORDER BY c.tenant_id, c.creator, c.model_name
     ON CONFLICT (day, tenant_id, creator, model_name)
     DO UPDATE SET request_count = asynch_model_stat.request_count + excluded.request_count, updated_at = now()
 )
 SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.retry_count, c.upload_failures,
-       c.request_payload, c.input_ref, c.tmp_file, c.tmp_host, c.oss_file, c.file_type, c.content_type, c.file_size,
-       c.sha256, c.creator, c.model_name, c.trace_context, c.upload_headers, c.started_at, now() AS claimed_at,
+       CASE c.poll_url WHEN '' THEN c.request_payload END AS request_payload, c.input_ref, c.tmp_file, c.tmp_host,
+       c.oss_file, c.file_type, c.content_type, c.file_size, c.sha256, c.creator, c.model_name, c.trace_context,
+       c.upload_headers, c.poll_url, c.call_attempt, c.started_at, now() AS claimed_at,
        extract(epoch FROM now() - c.enqueue_at)::float8 AS waited_s,
        extract(epoch FROM now() - c.created_at)::float8 AS age_s,
        m.base_url, m.route, m.http_method, m.api_key, m.timeout_seconds, m.retry_times, m.retry_queue_max_seconds,
@@ -77,7 +91,8 @@ WITH picked AS MATERIALIZED (
 )
 SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.retry_count, c.upload_failures,
        c.request_payload, c.input_ref, c.tmp_file, c.tmp_host, c.oss_file, c.file_type, c.content_type, c.file_size,
-       c.sha256, c.creator, c.model_name, c.trace_context, c.upload_headers, c.started_at, now() AS claimed_at,
+       c.sha256, c.creator, c.model_name, c.trace_context, c.upload_headers, c.poll_url, c.call_attempt, c.started_at,
+       now() AS claimed_at,
        extract(epoch FROM now() - c.enqueue_at)::float8 AS waited_s,
        extract(epoch FROM now() - c.created_at)::float8 AS age_s,
        m.base_url, m.route, m.http_method, m.api_key, m.timeout_seconds, m.retry_times, m.retry_queue_max_seconds,
@@ -85,8 +100,8 @@ SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.
 FROM claimed c CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = c.lane_id OFFSET 0) m
 
 -- settle --
--- SAVE, DELIVER, FAIL, GIVE_UP, RELEASE, LOSE, CANCEL by the holder of the claim, many at once. Fenced by attempt and
--- worker; a row that does not come back is someone else's now. `state + 0` keeps the planner on the primary key.
+-- DEFER, SAVE, DELIVER, FAIL, GIVE_UP, RELEASE, LOSE, CANCEL by the holder of the claim, many at once. Fenced by
+-- attempt and worker; a row that does not come back is someone else's now. `state + 0` keeps the planner on the primary key.
 UPDATE asynch_task t
 SET state = o.state, final = o.final, phase = o.phase, rank = o.rank,
     enqueue_at = CASE WHEN o.enqueue_in_s IS NULL THEN t.enqueue_at ELSE now() + make_interval(secs => o.enqueue_in_s) END,
@@ -97,7 +112,7 @@ SET state = o.state, final = o.final, phase = o.phase, rank = o.rank,
     tmp_file = o.tmp_file, tmp_host = o.tmp_host, oss_file = o.oss_file, file_type = o.file_type,
     content_type = o.content_type, file_size = o.file_size, sha256 = o.sha256,
     error_code = o.error_code, error_msg = o.error_msg, error_retryable = o.error_retryable,
-    upload_failures = o.upload_failures, cancel_requested = t.cancel_requested AND o.state = 1,
+    upload_failures = o.upload_failures, poll_url = o.poll_url, cancel_requested = t.cancel_requested AND o.state = 1,
     upload_headers = CASE WHEN o.final THEN '' ELSE t.upload_headers END,
     attempts = (CASE WHEN jsonb_array_length(t.attempts) >= 20 THEN t.attempts - 0 ELSE t.attempts END)
         || (o.record || jsonb_build_object('finishedAt', asynch_time(now()))),
@@ -106,18 +121,19 @@ FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS o(
     tenant_id bigint, id bigint, attempt int, worker_id bigint, state smallint, final boolean, phase smallint,
     rank smallint, enqueue_in_s float8, wake_in_s float8, finished boolean, tmp_file text, tmp_host text,
     oss_file text, file_type text, content_type text, file_size bigint, sha256 text, error_code text, error_msg text,
-    error_retryable boolean, upload_failures int, record jsonb)
+    error_retryable boolean, upload_failures int, poll_url text, record jsonb)
 WHERE t.tenant_id = o.tenant_id AND t.id = o.id AND t.attempt = o.attempt AND t.worker_id = o.worker_id
   AND t.state + 0 = 1
 RETURNING t.id, t.attempt, now() AS at
 
 -- rescue --
 -- RESCUE, CRASH, CANCEL: what dead workers left in state 1, or (`ids`) a living one has no longer in hand. `charged`
--- says whether their end may be the tasks' fault.
+-- says whether their end may be the tasks' fault; of one whose model works on it never is.
 WITH orphan AS MATERIALIZED (
     SELECT t.tenant_id, t.id,
            CASE WHEN t.cancel_requested THEN 5
-                WHEN %(charged)s AND t.phase = 0 AND t.crash_count + 1 >= %(max_crashes)s THEN 3 ELSE 0 END AS state
+                WHEN %(charged)s AND t.phase = 0 AND t.poll_url = '' AND t.crash_count + 1 >= %(max_crashes)s THEN 3
+                ELSE 0 END AS state
     FROM asynch_task t
     WHERE t.state = 1 AND t.worker_id = ANY(%(workers)s::bigint[])
       AND (%(ids)s::bigint[] IS NULL OR t.id = ANY(%(ids)s::bigint[]))
@@ -128,7 +144,7 @@ SET state = o.state, final = o.state <> 0,
     wake_at = CASE WHEN o.state <> 0 THEN now() + make_interval(secs => %(failed_retention_s)s)
                    WHEN t.phase = 0
                    THEN now() + make_interval(secs => coalesce(t.queue_timeout_seconds, %(queue_timeout_s)s::float8)) END,
-    crash_count = t.crash_count + CASE WHEN %(charged)s AND t.phase = 0 THEN 1 ELSE 0 END,
+    crash_count = t.crash_count + CASE WHEN %(charged)s AND t.phase = 0 AND t.poll_url = '' THEN 1 ELSE 0 END,
     finished_at = CASE WHEN o.state <> 0 THEN now() ELSE t.finished_at END,
     error_code = CASE o.state WHEN 5 THEN 'cancelled' WHEN 3 THEN 'crashed' ELSE t.error_code END,
     error_msg = CASE o.state WHEN 5 THEN 'cancelled by the user' WHEN 3 THEN 'every worker that ran it ended abnormally'
@@ -152,7 +168,7 @@ WITH due AS MATERIALIZED (
     ORDER BY t.wake_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
 )
 UPDATE asynch_task t
-SET state = 0, retry_count = t.retry_count + CASE WHEN t.phase = 0 THEN 1 ELSE 0 END,
+SET state = 0, retry_count = t.retry_count + CASE WHEN t.phase = 0 THEN 1 ELSE 0 END, poll_url = '',
     wake_at = CASE WHEN t.phase = 0
               THEN now() + make_interval(secs => coalesce(t.queue_timeout_seconds, %(queue_timeout_s)s::float8)) END,
     version = t.version + 1, updated_at = now()
@@ -164,7 +180,7 @@ RETURNING t.lane_id
 -- RERUN: final failed or cancelled tasks run again from their phase, their retries renewed, at the tail: uploads of a
 -- saved result are tried for as long again. Not those whose time is over: the purge may have removed their objects.
 UPDATE asynch_task t
-SET state = 0, final = false, retry_count = 0, crash_count = 0, upload_failures = 0, enqueue_at = now(),
+SET state = 0, final = false, retry_count = 0, crash_count = 0, upload_failures = 0, poll_url = '', enqueue_at = now(),
     rank = t.rank | 1, started_at = CASE t.phase WHEN 1 THEN now() ELSE t.started_at END,
     expire_at = NULL, finished_at = NULL, error_code = '', error_msg = '', error_retryable = NULL,
     wake_at = CASE WHEN t.phase = 0

@@ -1,7 +1,8 @@
 -- Slots and lanes: what the claim session asks before it claims. No state is written here.
 
 -- scan_lanes --
--- The next lanes with waiting tasks after a cursor, one index probe a lane however deep its backlog.
+-- The next lanes with waiting tasks after a cursor, one index probe a lane however deep its backlog. A disabled lane is
+-- open to what its model works on.
 WITH RECURSIVE scan(lane_id, n) AS (
     (SELECT t.lane_id, 1 FROM asynch_task t
      WHERE t.state = 0 AND t.phase = 0 AND t.lane_id > %(after)s ORDER BY t.lane_id LIMIT 1)
@@ -11,14 +12,19 @@ WITH RECURSIVE scan(lane_id, n) AS (
     FROM scan s WHERE s.lane_id IS NOT NULL AND s.n < %(most)s
 )
 SELECT s.lane_id, m.tenant_id, m.max_concurrency, p.permits, p.most,
-       m.enabled = 1 AND m.deleted_at IS NULL AS open
+       m.deleted_at IS NULL AND (m.enabled = 1 OR EXISTS (
+           SELECT 1 FROM asynch_task t
+           WHERE t.lane_id = s.lane_id AND t.state = 0 AND t.phase = 0 AND t.poll_url <> '')) AS open
 FROM scan s CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = s.lane_id OFFSET 0) m
 CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s) p
 WHERE s.lane_id IS NOT NULL
 ORDER BY s.lane_id
 
 -- lanes_named --
-SELECT m.lane_id, m.tenant_id, m.max_concurrency, p.permits, p.most, m.enabled = 1 AND m.deleted_at IS NULL AS open
+SELECT m.lane_id, m.tenant_id, m.max_concurrency, p.permits, p.most,
+       m.deleted_at IS NULL AND (m.enabled = 1 OR EXISTS (
+           SELECT 1 FROM asynch_task t
+           WHERE t.lane_id = m.lane_id AND t.state = 0 AND t.phase = 0 AND t.poll_url <> '')) AS open
 FROM asynch_models m CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s) p
 WHERE m.lane_id = ANY(%(lanes)s::int[])
 
@@ -56,13 +62,19 @@ WHERE w.id <> %(worker_id)s AND pg_try_advisory_xact_lock_shared(w.id)
 UPDATE asynch_worker SET dead_at = clock_timestamp() WHERE id = ANY(%(workers)s::bigint[]) AND dead_at IS NULL
 
 -- lanes_in_mourning --
--- Lanes, and permits of theirs, where calls of workers that just died may still be open, and how many.
+-- Lanes, and permits of theirs, where calls of workers that just died may still be open, and how many. Where a model
+-- works on, that lasts until the rescue of its task (`dead`), whose next claim counts it again.
 SELECT k.id, count(*) AS calls FROM asynch_task t
 CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = t.lane_id OFFSET 0) m
 CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s) p
 CROSS JOIN LATERAL unnest(t.lane_id || p.permits) AS k(id)
-WHERE t.state = 1 AND t.phase = 0 AND t.worker_id = ANY(%(workers)s::bigint[])
+WHERE t.state = 1 AND t.phase = 0 AND t.worker_id = ANY(%(dead)s::bigint[])
+  AND (t.poll_url <> '' OR t.worker_id = ANY(%(workers)s::bigint[]))
 GROUP BY k.id
+
+-- polled_waiting --
+SELECT count(*)::int AS waiting FROM asynch_task t
+WHERE t.lane_id = %(lane_id)s AND t.state = 0 AND t.phase = 0 AND t.poll_url <> ''
 
 -- lane_depth --
 -- States 0 and 1 of a lane, and what may come back into it: failures that wait for their retry.

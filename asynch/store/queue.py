@@ -95,6 +95,8 @@ class Claim:
     age_s: float
     target: Target
     upload_headers: str = ""  #: of the creator, sealed; for a storage that asks on whose behalf
+    poll_url: str = ""  #: where the model works on: it is asked there instead of being called
+    call_attempt: int = 0  #: the attempt that called the model; before this one where it works on
 
     @property
     def task_id(self) -> str:
@@ -126,6 +128,7 @@ class Outcome:
     finished: bool = False
     failure: Failure | None = None
     upload_failures: int = 0
+    poll_url: str = ""
 
 
 def scan_lanes(conn: Connection, *, after: int, most: int, tenant_most: int = 0) -> tuple[list[Lane], int | None]:
@@ -185,10 +188,22 @@ def mark_dead(conn: Connection, workers: Collection[int]) -> None:
     db.run(conn, "mark_dead", workers=list(workers))
 
 
-def lanes_in_mourning(conn: Connection, workers: Collection[int], *, tenant_most: int = 0) -> dict[int, int]:
-    """How many calls of these workers may still be open, in each lane and under each permit that has any."""
-    found = db.rows(conn, "lanes_in_mourning", workers=list(workers), tenant_most=tenant_most)
+def lanes_in_mourning(
+    conn: Connection, workers: Collection[int], dead: Collection[int] = (), *, tenant_most: int = 0
+) -> dict[int, int]:
+    """How many calls of these workers may still be open, in each lane and under each permit that has any.
+
+    Of all the `dead` those count whose model works on by itself.
+    """
+    everyone = sorted({*workers, *dead})
+    found = db.rows(conn, "lanes_in_mourning", workers=list(workers), dead=everyone, tenant_most=tenant_most)
     return {r["id"]: r["calls"] for r in found}
+
+
+def polled_waiting(conn: Connection, lane_id: int) -> int:
+    """How many tasks of a lane have a model that works on, and no worker that asks for the result."""
+    waiting: int = db.one(conn, "polled_waiting", lane_id=lane_id)["waiting"]
+    return waiting
 
 
 def claim(
@@ -200,7 +215,7 @@ def claim(
     starts: Mapping[int, Mapping[int, datetime]] | None = None,
     known_dead: Collection[int] = (),
 ) -> list[Claim]:
-    """Claim up to so many due tasks of each lane, in the lane's order; none if a worker is mourned that is not known.
+    """Claim up to so many due tasks of each lane, in the lane's order; none if a worker died that is not known.
 
     `starts` (lane -> rank -> time) leaves out what was enqueued before; a rank without one is read from its beginning.
     """
@@ -213,7 +228,6 @@ def claim(
         worker_id=worker_id,
         timezone=timezone,
         known_dead=list(known_dead),
-        grace_s=MOURNING_S,
     )
     return [_claim(r) for r in found]
 
@@ -253,6 +267,8 @@ def _claim(r: Row) -> Claim:
         age_s=r["age_s"],
         target=_target(r),
         upload_headers=r["upload_headers"],
+        poll_url=r["poll_url"],
+        call_attempt=r["call_attempt"],
     )
 
 
@@ -303,6 +319,7 @@ def _outcome(o: Outcome) -> dict[str, Any]:
         "error_msg": failure.detail if failure else "",
         "error_retryable": failure.retryable if failure else None,
         "upload_failures": o.upload_failures,
+        "poll_url": o.poll_url,
         "record": o.record,
     }
 

@@ -15,6 +15,7 @@ from asynch.metrics import ApiMeter
 from asynch.secretbox import SecretBox
 from asynch.service.announcer import Announcer
 from asynch.service.creation import Creation
+from asynch.service.progress import Progress
 from asynch.service.rooms import Rooms
 from asynch.service.survey import Surveyor
 from asynch.service.tasks import Tasks
@@ -79,6 +80,11 @@ class Parts:
         """Looks at the whole queue, past any transaction pooler."""
         database = self.settings.database
         return Surveyor((database.lock_dsn or database.dsn).get_secret_value())
+
+    @cached_property
+    def progress(self) -> Progress:
+        """Takes what models say of their progress."""
+        return Progress(self.pool)
 
     @cached_property
     def tasks(self) -> Tasks:

@@ -24,6 +24,7 @@ from asynch.web import (
     models,
     oplog,
     problem,
+    progress,
     services,
     stats,
     tasks,
@@ -32,7 +33,7 @@ from asynch.web import (
 )
 
 RESOURCES: Sequence[Blueprint] = (
-    health.bp, metrics.bp, files.bp, models.bp, tasks.bp, stats.bp, oplog.bp, workers.bp,
+    health.bp, metrics.bp, files.bp, models.bp, tasks.bp, progress.bp, stats.bp, oplog.bp, workers.bp,
     tenants.bp, services.bp,
 )  # fmt: skip
 
@@ -43,7 +44,13 @@ def create_app(made_of: Parts) -> Flask:
     """The WSGI application. UserError for an auth mode that is not there."""
     app = Flask("asynch", static_folder=None)
     app.extensions["asynch"] = made_of
-    _ = made_of.creation, made_of.trials, made_of.meter, made_of.surveyor  # one for all threads, so made now
+    _ = (
+        made_of.creation,
+        made_of.trials,
+        made_of.meter,
+        made_of.surveyor,
+        made_of.progress,
+    )  # one for all threads, so made now
     app.json = Json(app)
     app.before_request(_begin)
     app.after_request(_finish)

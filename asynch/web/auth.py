@@ -24,8 +24,8 @@ from asynch.web.userinfo import read_user_info
 
 logger = logging.getLogger(__name__)
 
-#: blueprints without a principal: probes, documentation, and files, whose links are signed
-OPEN = frozenset({"health", "files", "docs"})
+#: blueprints without a principal: probes, documentation, and files and progress, whose links are signed
+OPEN = frozenset({"health", "files", "progress", "docs"})
 #: blueprints for callers on this machine, and for admins
 LOCAL = frozenset({"metrics"})
 #: a proxy on this machine makes its callers look local; every usual one says that it is there

@@ -1,4 +1,7 @@
-"""One attempt, from its claim to its last file: call, save, deliver, settle. It decides nothing about retries."""
+"""One attempt, from its claim to its last file: call (or ask again where the model works on), save, deliver, settle.
+
+It decides nothing about retries.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from datetime import datetime
 from functools import partial
 
 from asynch import metrics
-from asynch.domain import bindings, filetype, sender
+from asynch.domain import bindings, sender
 from asynch.domain.states import Phase
 from asynch.errors import (
     CallCut,
@@ -22,7 +25,7 @@ from asynch.errors import (
     StorageError,
     TmpUnavailable,
 )
-from asynch.executors import Call, Executor, Order
+from asynch.executors import Call, Executor, Follower, Order, Working
 from asynch.secretbox import SecretBox, SecretError
 from asynch.service.targets import bound_headers
 from asynch.storage import Storage
@@ -41,6 +44,7 @@ class Parts:
     """What an attempt works with."""
 
     executor: Executor
+    follower: Follower
     storage: Storage
     tmp: TmpDir
     box: SecretBox
@@ -50,25 +54,50 @@ class Parts:
     names_object: Callable[[Claim, str], bool]
     #: has something done for a claim by a thread that may wait, for one that may not; what it raises fails the attempt
     aside: Callable[[Claim, Callable[[], None]], None]
+    #: where the model of a claim may tell of its progress
+    progress_url: Callable[[Claim], str]
+    #: notes what the model said of its progress
+    tell: Callable[[Claim, Working], None]
 
 
-def run_call(parts: Parts, run: Run, then: Callable[[Claim | None], None]) -> None:
+def run_call(
+    parts: Parts, run: Run, then: Callable[[Claim | None], None], again: Callable[[Run, Working], None]
+) -> None:
     """Phase 0: call the model and save its answer; `then` hears the claim in phase 1, None when the attempt is over.
 
-    The commit of phase 1 is not waited for: this thread goes on to the next call, and `then` runs in the completer's.
-    A void attempt ends quietly and leaves its file to the sweep: it may be a saved result by now.
+    Where the model works on, `again` hears it instead, and has this called once more later. The commit of phase 1 is
+    not waited for: this thread goes on to the next call, and `then` runs in the completer's. A void attempt ends
+    quietly and leaves its file to the sweep: it may be a saved result by now.
     """
     reach("claimed")
     result = None
     try:
         result = call_or_settle(parts, run)
+        if isinstance(result, Working):
+            _keep(parts, run, result)
+            again(run, result)
+            return
     except (StaleClaim, SessionLost) as exc:
         _log_void(run.claim, exc)
+        result = None
     if result is None:
         then(None)
         return
     answer = parts.completer.submit(outcomes.saved(parts.terms, run.claim, result))
     answer.add_done_callback(partial(_after_save, parts, run.claim, result, then))
+
+
+def _keep(parts: Parts, run: Run, working: Working) -> None:
+    """Remember where the model works on: whoever has the task from now on asks there. StaleClaim, SessionLost."""
+    if not run.claim.poll_url:
+        parts.completer.write(outcomes.deferred(parts.terms, run.claim, working.poll_url))
+        reach("deferred")
+        run.claim = replace(run.claim, poll_url=working.poll_url, payload=None)  # thousands may wait, for hours
+        logger.info("the model works on", extra={"task_id": run.claim.task_id, "attempt": run.claim.attempt})
+    told = working.progress, working.message
+    if told != run.told and told != (None, None):
+        run.told = told
+        parts.tell(run.claim, working)
 
 
 def _after_save(
@@ -79,7 +108,7 @@ def _after_save(
         since = answer.result()
         reach("saved")
         parts.tmp.worked()
-        saved = replace(claim, phase=Phase.UPLOAD, saved=result, claimed_at=since, payload=None)
+        saved = replace(claim, phase=Phase.UPLOAD, saved=result, claimed_at=since, payload=None, poll_url="")
     except (StaleClaim, SessionLost) as exc:
         _log_void(claim, exc)
     except Exception as exc:
@@ -97,14 +126,20 @@ def _log_void(claim: Claim, exc: Exception) -> None:
     logger.warning(what, extra={"task_id": claim.task_id, "error": str(exc)})
 
 
-def call_or_settle(parts: Parts, run: Run) -> Saved | None:
-    """Make the call; None when it failed and what that asks for is done. Raises StaleClaim, SessionLost."""
+def call_or_settle(parts: Parts, run: Run) -> Saved | Working | None:
+    """Make the call; None when it failed and what that asks for is done. Raises StaleClaim, SessionLost.
+
+    A model that works on is lost only with its time: what goes wrong on the way to it is tried again until then.
+    """
     claim = run.claim
     try:
         return _call(parts, claim, run.call)
     except CallCut as cut:
         _end_cut(parts, claim, cut)
     except ExecutorError as error:
+        if claim.poll_url and error.transient:
+            logger.info("not heard of its result", extra={"task_id": claim.task_id, "error": error.detail})
+            return Working(retry_after_s=error.retry_after_s)
         fail(parts, claim, error)
     except TmpUnavailable as exc:
         parts.tmp.block(str(exc))
@@ -112,24 +147,39 @@ def call_or_settle(parts: Parts, run: Run) -> Saved | None:
     return None
 
 
-def _call(parts: Parts, claim: Claim, call: Call) -> Saved:
+def _call(parts: Parts, claim: Claim, call: Call) -> Saved | Working:
+    call.check()
     name = parts.tmp.name_of(claim.tenant_id, claim.id, claim.attempt)
     order = _order(parts, claim)
     with parts.tmp.create(name) as file:
         reach("tmp_created")
-        parts.executor.run(order, file.as_binary(), call)
+        working = _ask(parts, claim, order, file, call)
+        if working is None:
+            call.answered()
+            file.sync()
+            reach("synced")
+    if working is not None:
+        parts.tmp.remove(name)
+        reach("tmp_removed")
+        return working
+    return outcomes.result(claim, file, tmp_host=parts.tmp.host_id)
+
+
+def _ask(parts: Parts, claim: Claim, order: Order, file: ResultFile, call: Call) -> Working | None:
+    if claim.poll_url:
+        working = parts.follower.follow(order, claim.poll_url, file.as_binary(), call)
         reach("called")
-        call.answered()
-        file.sync()
-        reach("synced")
-    return _saved(parts, claim, name, file)
+    else:
+        working = parts.executor.run(order, file.as_binary(), call)
+        reach("called")
+    return working
 
 
 def _order(parts: Parts, claim: Claim) -> Order:
     target = claim.target
     return Order(
         task_id=claim.task_id,
-        attempt=claim.attempt,
+        attempt=claim.call_attempt or claim.attempt,
         url=bindings.join(target.base_url, target.route),
         method=target.method,
         payload=claim.payload,
@@ -137,20 +187,7 @@ def _order(parts: Parts, claim: Claim) -> Order:
         headers=bound_headers(parts.box, claim.tenant_id, target.api_key),
         timeout_s=target.timeout_s,
         max_bytes=target.max_bytes,
-    )
-
-
-def _saved(parts: Parts, claim: Claim, name: str, file: ResultFile) -> Saved:
-    kind = filetype.sniff(file.head, whole=file.size_bytes == len(file.head))
-    return Saved(
-        tmp_file=name,
-        tmp_host=parts.tmp.host_id,
-        # The attempt is part of the key: two answers of a model never meet under one name.
-        key=f"{claim.tenant_id}/{claim.started_at:%Y/%m/%d}/{claim.task_id}-{claim.attempt}.{kind.ext}",
-        file_type=kind.ext,
-        content_type=kind.content_type,
-        size_bytes=file.size_bytes,
-        sha256=file.sha256,
+        progress_url="" if claim.poll_url else parts.progress_url(claim),
     )
 
 

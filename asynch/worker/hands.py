@@ -11,10 +11,11 @@ from functools import partial
 
 from asynch import db, log, metrics
 from asynch.errors import CutReason, DatabaseDown, ErrorCode, ExecutorError, SessionLost, StaleClaim
-from asynch.executors import Call
+from asynch.executors import Call, Working
 from asynch.store import queue
 from asynch.store.queue import Claim, Slot
 from asynch.worker import attempt, outcomes
+from asynch.worker.following import Following
 from asynch.worker.running import Run, Running
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Hands:
         self._longest_call_s = longest_call_s
         self._callers = _threads("call", callers, self._work_off_calls)
         self._others = _threads("up", uploaders, self._work_off_uploads)
+        self._following = Following(running, calls=callers, look=self._ask_again)
 
     def start(self, give_back: Callable[[tuple[Slot, ...]], None], thread_freed: Callable[[], None]) -> None:
         """Begin; slots return through `give_back` once their outcome is committed, `thread_freed` tells of threads."""
@@ -69,7 +71,12 @@ class Hands:
             self._uploads.put(None)
         for thread in self._callers:
             thread.join(wait_s / len(self._callers) if thread.is_alive() else 0)
-        return not any(thread.is_alive() for thread in self._callers)
+        none_asks = self._following.close(wait_s)
+        return none_asks and not any(thread.is_alive() for thread in self._callers)
+
+    def drain(self) -> None:
+        """Put back whose model works on: no worker has to wait for it, the next one asks on."""
+        self._following.drain()
 
     def let_go(self) -> None:
         """Put back what is still in hand although it was cut, such as an upload that hangs in a slow store."""
@@ -82,10 +89,14 @@ class Hands:
             attempt.put_back(self._parts, claim, outcomes.WHY_RELEASED[CutReason.DRAIN])
 
     def call(self, claim: Claim, slots: tuple[Slot, ...]) -> None:
-        """Take a claim of phase 0 with its slots."""
-        run = Run(claim, Call(min(claim.target.timeout_s, self._longest_call_s)), slots)
+        """Take a claim of phase 0 with its slots; the time of one whose model works on began with its call."""
+        since_call_s = (claim.claimed_at - claim.started_at).total_seconds()
+        run = Run(claim, Call(min(claim.target.timeout_s, self._longest_call_s) - since_call_s), slots)
         self._running.add(run)
-        self._calls.put(run)
+        if claim.poll_url:
+            self._following.add(run)
+        else:
+            self._calls.put(run)
 
     def aside(self, claim: Claim, work: Callable[[], None]) -> None:
         """Have an uploader do this for a claim."""
@@ -119,12 +130,22 @@ class Hands:
 
     def _work_off_calls(self) -> None:
         while (run := self._calls.get()) is not None:
-            after = partial(self._after_call, run)
-            good = self._guard(run.claim, partial(attempt.run_call, self._parts, run, after))
+            good = self._run(run)
             self._running.call_ended(run)
             self._thread_freed()
             if not good:
-                after(None)
+                self._after_call(run, None)
+
+    def _ask_again(self, run: Run) -> None:
+        if not self._run(run):
+            self._after_call(run, None)
+
+    def _run(self, run: Run) -> bool:
+        after = partial(self._after_call, run)
+        return self._guard(run.claim, partial(attempt.run_call, self._parts, run, after, self._later))
+
+    def _later(self, run: Run, working: Working) -> None:
+        self._following.again(run, working.retry_after_s)
 
     def _after_call(self, run: Run, saved: Claim | None) -> None:
         """Its outcome is committed; from here on the run is an upload. A cut that came too late is heard there."""

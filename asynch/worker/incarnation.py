@@ -15,10 +15,12 @@ from asynch.cleaner.leader import Leader
 from asynch.cleaner.schedule import Cleaner
 from asynch.cleaner.terms import Terms as CleanerTerms
 from asynch.errors import CutReason, DatabaseDown, SessionLost, UserError
-from asynch.executors import Executor
+from asynch.executors import Executor, Follower, Working
 from asynch.secretbox import SecretBox
+from asynch.service import progress
 from asynch.storage import Storage
 from asynch.store import queue, workers
+from asynch.store.progress import Note, write_progress
 from asynch.store.queue import Claim
 from asynch.systemd import NOBODY, Manager
 from asynch.worker import attempt, liveness, outcomes
@@ -57,9 +59,11 @@ class Setup:
     terms: outcomes.Terms
     cleaner: CleanerTerms | None  #: None where cleaner.enabled is false
     executor: Executor
+    follower: Follower
     storage: Storage
     box: SecretBox
     tmp: TmpDir
+    public_url: str
 
 
 def run(setup: Setup, stop: threading.Event, manager: Manager = NOBODY) -> None:
@@ -96,6 +100,7 @@ class Incarnation:
         )
         parts = attempt.Parts(
             setup.executor,
+            setup.follower,
             setup.storage,
             setup.tmp,
             setup.box,
@@ -103,6 +108,8 @@ class Incarnation:
             setup.terms,
             self._names_object,
             aside=lambda claim, work: self._hands.aside(claim, work),
+            progress_url=self._progress_url,
+            tell=self._tell,
         )
         self._hands = Hands(
             parts,
@@ -145,6 +152,26 @@ class Incarnation:
     def _names_object(self, claim: Claim, address: str) -> bool:
         with db.connection(self._pool) as conn:
             return queue.names_object(conn, claim, address)
+
+    def _progress_url(self, claim: Claim) -> str:
+        return progress.link(
+            self._setup.box,
+            self._setup.public_url,
+            tenant_id=claim.tenant_id,
+            task_id=claim.id,
+            attempt=claim.call_attempt,
+            until=claim.started_at.timestamp() + claim.target.timeout_s,
+        )
+
+    def _tell(self, claim: Claim, working: Working) -> None:
+        """Progress is worth no attempt: what cannot be written is forgotten."""
+        message = None if working.message is None else outcomes.storable(working.message)
+        note = Note(claim.tenant_id, claim.id, claim.call_attempt, working.progress, message)
+        try:
+            with db.connection(self._pool) as conn:
+                write_progress(conn, [note])
+        except (DatabaseDown, db.Error) as exc:
+            logger.warning("progress not written", extra={"task_id": claim.task_id, "error": str(exc)})
 
     def take_over(self, former: int) -> None:
         """Put back what this process held under its former id: its calls are cut, and no task is to blame."""
@@ -234,6 +261,7 @@ class Incarnation:
     def _drain(self) -> None:
         """Claim no more, let what runs end in its time, then put the rest back untouched."""
         self._claim_no_more()
+        self._hands.drain()
         self._wait_idle(self._setup.drain_timeout_s)
         self._running.close(CutReason.DRAIN)
         self._wait_idle(_CUT_S)

@@ -50,6 +50,8 @@ class Marks:
         if any(not begin and lane in self._marks for lane, begin in starts.items()):
             self._next_whole = now + took_s / _WHOLE_SHARE
         for claim in claims:
+            if claim.poll_url:  # came before its turn
+                continue
             enqueued_at = claim.claimed_at - timedelta(seconds=claim.waited_s)
             self._marks.setdefault(claim.lane_id, {})[claim.rank] = enqueued_at - _TRAIL
         found = Counter(claim.lane_id for claim in claims)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from asynch.domain import retry
+from asynch.domain import filetype, retry
 from asynch.domain.states import Event, Phase
 from asynch.errors import CutReason, ErrorCode, ExecutorError
 from asynch.store.queue import Claim, Failure, Outcome, Saved
+from asynch.worker.tmpdir import ResultFile
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _DETAIL_MAX = 2048
@@ -36,10 +37,31 @@ def rfc3339(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def result(claim: Claim, file: ResultFile, *, tmp_host: str) -> Saved:
+    """What is known of a result that is whole in its file."""
+    kind = filetype.sniff(file.head, whole=file.size_bytes == len(file.head))
+    return Saved(
+        tmp_file=file.path.name,
+        tmp_host=tmp_host,
+        # The attempt is part of the key: two answers of a model never meet under one name.
+        key=f"{claim.tenant_id}/{claim.started_at:%Y/%m/%d}/{claim.task_id}-{claim.attempt}.{kind.ext}",
+        file_type=kind.ext,
+        content_type=kind.content_type,
+        size_bytes=file.size_bytes,
+        sha256=file.sha256,
+    )
+
+
 def saved(terms: Terms, claim: Claim, result: Saved) -> Outcome:
     """The result is in tmp_file."""
     record = _record(terms, claim, Phase.CALL, "saved")
     return Outcome(claim, Event.SAVE, Phase.UPLOAD, result, claim.rank, finished=True, record=record)
+
+
+def deferred(terms: Terms, claim: Claim, poll_url: str) -> Outcome:
+    """The model works on by itself."""
+    record = _record(terms, claim, Phase.CALL, "deferred", http_status=202)
+    return Outcome(claim, Event.DEFER, Phase.CALL, Saved(), claim.rank, record=record, poll_url=poll_url)
 
 
 def delivered(terms: Terms, claim: Claim) -> Outcome:
@@ -120,6 +142,7 @@ def released(terms: Terms, claim: Claim, why: str) -> Outcome:
         claim.rank,
         upload_failures=claim.upload_failures,
         record=record,
+        poll_url=claim.poll_url,
     )
 
 

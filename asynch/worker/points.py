@@ -9,6 +9,7 @@ import signal
 POINTS = (
     "claimed",  # the claim is committed, nothing else has happened
     "tmp_created",  # an empty tmp_file
+    "deferred",  # the model works on, and the row knows where
     "called",  # the whole answer is written, not yet synced
     "synced",  # ... and fsynced
     "saved",  # phase 1 is committed, the slot not yet given back

@@ -92,7 +92,9 @@ class Poller:
         self._named: set[int] = set()
         self._hot: dict[int, None] = {}  # lanes that may have work and a slot, in the order they were met
         self._waiting: dict[int, set[int]] = defaultdict(set)  # lanes that a permit keeps from running more
-        self._mourning: set[int] = set()  # workers that just died, as far as this session has noticed
+        self._dead: dict[
+            int, bool
+        ] = {}  # workers that died and are not rescued yet, as far as this session has noticed
         self._mourned: dict[int, int] = {}  # lanes where calls of theirs may be open, and how many
         self._marks = Marks()
         self._again: set[int] = set()  # lanes that may have tasks before their marks
@@ -165,11 +167,11 @@ class Poller:
         asked, most = self._asked(dealt)
         wants = [(key, n + self._mourned.get(key, 0), self._tries(key, most[key])) for key, n in asked.items()]
         won = queue.swap_slots(self._session, give_back=freed, wants=wants)
-        if self._mourning:
+        if self._dead:
             won = self._respect_the_dead(won, asked)
         held = self._matched(won, dealt)
         claimed = self._claim(held)
-        if held and not claimed and not self._mourning and self._somebody_died():
+        if held and not claimed and not self._dead and self._somebody_died():
             return True
         self._forget_exhausted(dealt, held, claimed)
         return bool(dealt) or bool(self._unused) or (sweeping and self._cursor > 0)
@@ -294,8 +296,11 @@ class Poller:
         """
         self._mourned = {}
         if self._somebody_died():
-            queue.mark_dead(self._session, self._mourning)
-            self._mourned = queue.lanes_in_mourning(self._session, self._mourning, tenant_most=self._limits.tenant_most)
+            fresh = [worker for worker, over in self._dead.items() if not over]
+            queue.mark_dead(self._session, fresh)
+            self._mourned = queue.lanes_in_mourning(
+                self._session, fresh, self._dead, tenant_most=self._limits.tenant_most
+            )
         usable: list[Slot] = []
         spared, used = Counter(self._mourned), Counter(asked)
         for slot in won:
@@ -323,15 +328,16 @@ class Poller:
             starts=starts,
             worker_id=self._worker_id,
             timezone=self._limits.timezone,
-            known_dead=self._mourning,
+            known_dead=self._dead,
         )
         self._again = self._marks.learn(counts, starts, claims, took_s=monotonic() - began)
         for slot in (slot for of_lane in held.values() for slots in of_lane for slot in slots):
             self._held[slot.lane_id].add(slot.slot)
         for claim in claims:
             claimed[claim.lane_id] += 1
-            metrics.CLAIMS.labels("call").inc()
-            metrics.WAITED.observe(claim.waited_s)
+            metrics.CLAIMS.labels("follow" if claim.poll_url else "call").inc()
+            if not claim.poll_url:
+                metrics.WAITED.observe(claim.waited_s)
             self._note_turn(claim)
             self._hand_over(claim, held[claim.lane_id].pop())
         for slots in (slots for of_lane in held.values() for slots in of_lane):

@@ -22,6 +22,8 @@ class Run:
     call: Call
     slots: tuple[Slot, ...] = ()
     since: float = field(default_factory=monotonic)
+    looks: int = 0  #: how often the model was asked whether it is done
+    told: tuple[float | None, str | None] = (None, None)  #: what it said last of its progress
 
 
 class Running:
@@ -40,18 +42,25 @@ class Running:
         """Begin; after `close` the run is cut before it begins."""
         with self._lock:
             self._runs[run.claim.id, run.claim.attempt] = run
-            if run.claim.phase is Phase.CALL:
-                self._calls += 1
-                self._tenants[run.claim.tenant_id] += 1
+            if run.claim.phase is Phase.CALL and not run.claim.poll_url:
+                self._count(run, 1)
             closed = self._closed
         if closed is not None:
             run.call.cut(closed)
 
-    def call_ended(self, run: Run) -> None:
-        """Its call thread is free; the claim may go on with its upload."""
+    def call_began(self, run: Run) -> None:
+        """A request is open again for a claim whose model works on."""
         with self._lock:
-            self._calls -= 1
-            self._tenants[run.claim.tenant_id] -= 1
+            self._count(run, 1)
+
+    def call_ended(self, run: Run) -> None:
+        """Its call thread is free; the claim may go on with its upload, or wait for its model."""
+        with self._lock:
+            self._count(run, -1)
+
+    def _count(self, run: Run, n: int) -> None:
+        self._calls += n
+        self._tenants[run.claim.tenant_id] += n
 
     def remove(self, run: Run) -> None:
         """Nothing of it is left to do here."""
@@ -59,7 +68,7 @@ class Running:
             self._runs.pop((run.claim.id, run.claim.attempt), None)
 
     def calls(self) -> tuple[int, set[int]]:
-        """How many call threads are busy, and for which tenants."""
+        """How many requests to models are open, and for which tenants."""
         with self._lock:
             return self._calls, {tenant for tenant, n in self._tenants.items() if n > 0}
 

@@ -13,7 +13,8 @@ import pytest
 
 from asynch import db
 from asynch.domain.states import State
-from asynch.store import queue
+from asynch.store import queue, workers
+from asynch.store import tasks as store
 from asynch.store.queue import Claim, Slot
 from asynch.worker import outcomes
 from tests.database import all_rows
@@ -424,3 +425,87 @@ def test_a_claim_leaves_out_what_was_enqueued_before_its_start(pool: db.Pool, ds
         )
 
     assert [claim.id for claim in found] == [urgent, after]
+
+
+# -- where a model works on ----------------------------------------------------------------------------------------
+
+
+def working_on(pool: db.Pool, ids: list[int]) -> None:
+    """Called an hour ago, answered by a 202, then put back by a worker that ended."""
+    bend(pool, ids, poll_url="http://x/1", attempt=3, call_attempt=2, started_at=ago(3600), progress=40, message="m")
+
+
+def test_what_a_model_works_on_comes_before_any_new_call(pool: db.Pool, dsn: str) -> None:
+    lane = add_model(pool)
+    urgent = add_tasks(pool, lane, 3, priority=9)
+    works = add_tasks(pool, lane, 2)
+    working_on(pool, works)
+    with worker(dsn) as me, worker(dsn) as other:
+        first, second = me.claim(lane, 1), other.claim(lane, 3)
+
+    assert {claim.id for claim in first} | {claim.id for claim in second[:3]} == {*works, *urgent[:2]}
+    assert first[0].id in works
+    assert len(second) == 3
+
+
+def test_it_goes_on_with_its_call_and_counts_as_none(pool: db.Pool, dsn: str) -> None:
+    lane = add_model(pool)
+    (task,) = add_tasks(pool, lane, payload='{"big": 1}')
+    working_on(pool, [task])
+    before = row_of(pool, task)
+    with worker(dsn) as me:
+        claim = me.claim_one(lane)
+
+    row = row_of(pool, task)
+    assert (claim.attempt, claim.call_attempt, claim.poll_url, claim.payload) == (4, 2, "http://x/1", None)
+    assert claim.started_at == row["started_at"] == before["started_at"]
+    assert (row["progress"], row["message"], row["call_attempt"]) == (40, "m", 2)
+    assert not all_rows(pool, "SELECT 1 FROM asynch_model_stat")
+
+
+def test_a_disabled_model_ends_what_it_works_on_and_begins_nothing(pool: db.Pool, dsn: str) -> None:
+    lane = add_model(pool)
+    new, works = add_tasks(pool, lane, 2)
+    working_on(pool, [works])
+    with db.transaction(pool) as conn:
+        conn.execute("UPDATE asynch_models SET enabled = 0")
+    with worker(dsn) as me:
+        assert [found.lane_id for found in queue.lanes_named(me.session, [lane])] == [lane]
+        assert [found.lane_id for found in queue.scan_lanes(me.session, after=0, most=5)[0]] == [lane]
+        assert [claim.id for claim in me.claim(lane, 5)] == [works]
+        assert queue.lanes_named(me.session, [lane]) == []
+        assert queue.scan_lanes(me.session, after=0, most=5)[0] == []
+
+    assert state_of(pool, new) is State.PENDING
+
+
+@pytest.mark.parametrize("charged", [True, False])
+def test_a_rescue_keeps_where_a_model_works_on_and_charges_nobody(pool: db.Pool, dsn: str, charged: bool) -> None:
+    lane = add_model(pool)
+    (works,) = add_tasks(pool, lane)
+    working_on(pool, [works])
+    with worker(dsn) as me:
+        claim = me.claim_one(lane)
+        with db.transaction(pool) as conn:
+            keep = workers.Retention(60.0, 60.0)
+            found = workers.rescue(
+                conn, workers=[me.id], host="h", charged=charged, max_crashes=1, keep=keep, most=9
+            )  # fmt: skip
+
+    row = row_of(pool, claim.id)
+    assert found == [(lane, State.PENDING)]
+    assert (row["poll_url"], row["crash_count"], row["progress"]) == ("http://x/1", 0, 40)
+
+
+def test_what_runs_again_by_wish_of_its_user_is_called_anew(pool: db.Pool, dsn: str) -> None:
+    lane = add_model(pool)
+    (works,) = add_tasks(pool, lane)
+    working_on(pool, [works])
+    with db.transaction(pool) as conn:
+        store.cancel(conn, tenant_id=1, ids=[works], updater="u", failed_retention_s=60.0)
+        store.rerun(conn, tenant_id=1, ids=[works], updater="u", queue_timeout_s=60.0)
+    with worker(dsn) as me:
+        claim = me.claim_one(lane)
+
+    assert (claim.poll_url, claim.call_attempt, claim.payload) == ("", claim.attempt, "{}")
+    assert row_of(pool, works)["progress"] is None

@@ -24,6 +24,7 @@ from asynch.store import models as model_store
 from asynch.store import oplog, queue, sealed, stats, survey, workers
 from asynch.store import tasks as store
 from asynch.store.oplog import OpFilter
+from asynch.store.progress import Note, find_call, write_progress
 from asynch.store.queue import Claim, Saved, Target
 from asynch.store.stats import StatFilter
 from asynch.store.tasks import NewTask, TaskFilter
@@ -34,8 +35,8 @@ LANES, ROWS = 1000, 50_000
 KEEP = workers.Retention(60.0, 60.0)
 TERMS = outcomes.Terms("tests", 60.0, 60.0)
 
-KEY, QUEUE, UPLOAD, RUNNING, WAKE = (
-    f"asynch_task_{name}" for name in ("pkey", "queue", "upload", "running", "wake")
+KEY, QUEUE, POLLED, UPLOAD, RUNNING, WAKE = (
+    f"asynch_task_{name}" for name in ("pkey", "queue", "polled", "upload", "running", "wake")
 )  # fmt: skip
 
 #: 1,000 lanes of 10 tenants; of each 50 tasks 20 wait, 5 run, 5 are saved, 5 failed, 10 are fetched, 5 cancelled
@@ -111,9 +112,9 @@ WANTED = TaskFilter(model_name="m", state=0)
 
 #: what a worker asks, with the indexes of asynch_task that may answer
 OF_WORKERS: dict[str, tuple[Use, set[str]]] = {
-    "claim": (lambda c: queue.claim(c, counts={1: 3, 2: 1, 900: 9}, worker_id=1, timezone="UTC"), {QUEUE, KEY}),
+    "claim": (lambda c: queue.claim(c, counts={1: 3, 2: 1, 900: 9}, worker_id=1, timezone="UTC"), {QUEUE, POLLED, KEY}),
     "claim of many lanes": (
-        lambda c: queue.claim(c, counts=dict.fromkeys(range(64), 1), worker_id=1, timezone="UTC"), {QUEUE, KEY},
+        lambda c: queue.claim(c, counts=dict.fromkeys(range(64), 1), worker_id=1, timezone="UTC"), {QUEUE, POLLED, KEY},
     ),
     "claim_uploads": (
         lambda c: queue.claim_uploads(c, tmp_host="host-1", most=32, worker_id=1), {UPLOAD, KEY},
@@ -121,8 +122,11 @@ OF_WORKERS: dict[str, tuple[Use, set[str]]] = {
     "settle": (
         lambda c: queue.settle(c, [outcomes.delivered(TERMS, claim(i)) for i in range(500)], queue_timeout_s=1.0), {KEY},
     ),
-    "scan_lanes": (lambda c: queue.scan_lanes(c, after=0, most=64), {QUEUE}),
-    "lanes_in_mourning": (lambda c: queue.lanes_in_mourning(c, [1, 2]), {RUNNING}),
+    "scan_lanes": (lambda c: queue.scan_lanes(c, after=0, most=64), {QUEUE, POLLED}),
+    "lanes_named": (lambda c: queue.lanes_named(c, [1, 2, 900]), {POLLED}),
+    "lanes_in_mourning": (lambda c: queue.lanes_in_mourning(c, [1, 2], [1, 2, 3]), {RUNNING}),
+    "polled_waiting": (lambda c: queue.polled_waiting(c, 5), {POLLED}),
+    "write_progress": (lambda c: write_progress(c, [Note(1, i, 1, 5.0, "m") for i in IDS]), {KEY}),
     "rescue": (
         lambda c: workers.rescue(
             c, workers=[3], host="h", charged=True, max_crashes=3, keep=KEEP, most=1000
@@ -148,6 +152,8 @@ OF_WORKERS: dict[str, tuple[Use, set[str]]] = {
 
 #: what a request asks
 OF_REQUESTS: dict[str, tuple[Use, set[str]]] = {
+    "write_progress": (lambda c: write_progress(c, [Note(1, 5, 1, 5.0, "m")]), {KEY}),
+    "find_call": (lambda c: find_call(c, tenant_id=1, task_id=5, attempt=1), {KEY}),
     "fetch": (lambda c: store.fetch(c, tenant_id=1, ids=IDS, mark=True), {KEY}),
     "fetch without a mark": (lambda c: store.fetch(c, tenant_id=1, ids=IDS, mark=False), {KEY}),
     "get_tasks": (lambda c: store.get_tasks(c, tenant_id=1, ids=IDS), {KEY}),
@@ -244,7 +250,7 @@ def test_a_workers_pool_goes_through_the_index(table: str, name: str) -> None:
         assert ways(conn, use) == {("Index Scan", index) for index in indexes}
 
 
-@pytest.mark.parametrize("name", ["claim", "claim of many lanes", "scan_lanes", "lanes_in_mourning"])
+@pytest.mark.parametrize("name", ["claim", "claim of many lanes", "scan_lanes", "lanes_named", "lanes_in_mourning"])
 def test_the_claim_session_goes_through_the_index(table: str, name: str) -> None:
     use, indexes = OF_WORKERS[name]
     with db.open_session(table, name="tests") as conn:
@@ -318,7 +324,7 @@ def test_creating_tasks_reads_no_task(full_table: str) -> None:
         ) == set()  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["settle", "cancel", "rerun", "fetch"])
+@pytest.mark.parametrize("name", ["settle", "cancel", "rerun", "fetch", "write_progress"])
 def test_a_write_to_named_tasks_meets_them_by_their_key_alone(full_table: str, name: str) -> None:
     """Under the pins as well as without: a partial index on the state would be read again at every change."""
     use, _ = {**OF_WORKERS, **OF_REQUESTS}[name]

@@ -102,6 +102,13 @@ ROUTES: dict[str, Row] = {
     "POST /opLog/listOpLog": Row(bare("/opLog/listOpLog", {}), 403, 200),
     "GET /worker/listWorker": Row(bare("/worker/listWorker"), 403, 200),
     "GET /tenant/getTenant": Row(bare("/tenant/getTenant"), 403, 200),
+    "POST /task/<task_id>/progress": Row(
+        lambda t: (f"/task/{t.task}/progress?token=no", {"progress": 1}), 403, 403, nobody=403  # a signed link or nothing
+    ),
+    "PUT /service/updateService": Row(
+        lambda t: ("/service/updateService", {"baseUrl": "http://127.0.0.1:9", "maxConcurrency": 1}), 403, 200
+    ),
+    "POST /service/listService": Row(lambda t: ("/service/listService", {}), 403, 200),
     "PUT /tenant/updateTenant": Row(bare("/tenant/updateTenant", {"queueLimit": 0}), 403, 200),
 }  # fmt: skip
 

@@ -111,7 +111,8 @@ def test_it_may_be_applied_again_over_rows(blank: str) -> None:
 def test_tasks_of_version_1_get_what_came_later(blank: str) -> None:
     migrate(blank)
     now = described(blank)
-    run(blank, "ALTER TABLE asynch_task DROP COLUMN upload_headers")
+    run(blank, "ALTER TABLE asynch_task DROP COLUMN upload_headers, DROP COLUMN call_attempt, DROP COLUMN progress_at")
+    run(blank, "DROP INDEX asynch_task_polled")
     run(blank, "UPDATE asynch_meta SET value = '1' WHERE key = 'schema_version'")
     run(blank, "INSERT INTO asynch_task (id, tenant_id, lane_id, model_name) VALUES (1, 1, 1, 'm')")
 
@@ -202,11 +203,15 @@ def test_every_time_is_with_time_zone(pool: db.Pool) -> None:
     ) == []  # fmt: skip
 
 
-def test_tasks_have_the_five_indexes_and_no_other(pool: db.Pool) -> None:
+def test_tasks_have_the_six_indexes_and_no_other(pool: db.Pool) -> None:
     found = all_rows(pool, "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'asynch_task' ORDER BY 1")
 
     assert [(r["indexname"], r["indexdef"].partition(" USING ")[2]) for r in found] == [
         ("asynch_task_pkey", "btree (tenant_id, id)"),
+        (
+            "asynch_task_polled",
+            "btree (lane_id, enqueue_at) WHERE ((state = 0) AND (phase = 0) AND (poll_url <> ''::text))",
+        ),
         ("asynch_task_queue", "btree (lane_id, rank, enqueue_at, id) WHERE ((state = 0) AND (phase = 0))"),
         ("asynch_task_running", "btree (lane_id, worker_id) WHERE (state = 1)"),
         ("asynch_task_upload", "btree (tmp_host, enqueue_at) WHERE ((state = 0) AND (phase = 1))"),

@@ -17,7 +17,7 @@ from tests.calls import peer, saying
 from tests.database import all_rows
 from tests.live import MakeParts, serving
 from tests.model_server import ModelServer
-from tests.rows import until, worker
+from tests.rows import bend, until, worker
 from tests.task_api import Api, pointers, problem
 
 
@@ -209,6 +209,28 @@ def test_the_slot_of_a_worker_that_has_just_died_is_left_alone(api: Api, model: 
 
     assert problem(call(api, made)) == (429, "no_free_slot")
     until(lambda: call(api, made).status_code == 200)
+
+
+def test_what_a_model_works_on_has_its_slots_before_a_test(api: Api, model: ModelServer, pool: db.Pool) -> None:
+    made = api.model(baseUrl=model.url, maxConcurrency=2)
+    tasks = [int(api.create()) for _ in range(2)]
+    bend(pool, tasks[:1], poll_url="http://x/jobs/1")  # put back by a worker that ended
+    assert tried(api, made)["status"] == 200  # one slot is left
+
+    bend(pool, tasks, poll_url="http://x/jobs/1")
+
+    assert problem(call(api, made)) == (429, "no_free_slot")
+
+
+def test_a_test_keeps_one_slot_alone(
+    api: Api, model: ModelServer, pool: db.Pool, hanging: Callable[[str], Any]
+) -> None:
+    made = api.model(baseUrl=model.url, maxConcurrency=5)
+    bend(pool, [int(api.create()) for _ in range(3)], poll_url="http://x/jobs/1")
+
+    hanging(made)
+
+    until(lambda: sum(is_held(pool, lane_of(pool, made), n) for n in range(5)) == 1)
 
 
 def test_a_lost_slot_cuts_the_call(api: Api, model: ModelServer, pool: db.Pool, hanging: Callable[[str], Any]) -> None:

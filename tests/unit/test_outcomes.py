@@ -266,3 +266,17 @@ def test_a_cancelled_task_says_so() -> None:
 
 def test_there_is_a_word_for_every_release() -> None:
     assert set(outcomes.WHY_RELEASED) == {CutReason.DRAIN, CutReason.SESSION_LOST}
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        (outcomes.released(TERMS, a_claim(poll_url="http://x/1"), "why"), "http://x/1"),
+        (outcomes.deferred(TERMS, a_claim(), "http://x/1"), "http://x/1"),
+        (outcomes.saved(TERMS, a_claim(poll_url="http://x/1"), RESULT), ""),
+        (outcomes.cancelled(TERMS, a_claim(poll_url="http://x/1")), ""),
+        (outcomes.call_failed(TERMS, a_claim(poll_url="http://x/1"), BROKEN), ""),
+    ],
+)
+def test_where_a_model_works_on_is_kept_while_it_may_be_asked(written: Outcome, kept: str) -> None:
+    assert written.poll_url == kept

@@ -13,7 +13,7 @@ from asynch.worker.points import POINTS
 
 SOURCE = Path(attempt.__file__)
 #: whatever is done with these leaves something behind that a killed process does not take back
-LASTING = {"storage", "executor"}
+LASTING = {"storage", "executor", "follower"}
 #: what an attempt may ask of its tmp_dir and its file without changing them
 HARMLESS = {"name_of", "file", "worked", "block", "as_binary"}
 #: changes of files by any other way
