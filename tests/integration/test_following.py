@@ -249,8 +249,7 @@ def test_who_waits_for_its_model_keeps_its_slot(life: Life) -> None:
 
     assert not life.calls(third)
     assert life.result(third) == b"the result"
-    started = row_of(life.pool, third)["started_at"]
-    assert min(row_of(life.pool, task)["finished_at"] for task in ends) <= started
+    assert min(job.looks[-1][0] for job in ends.values()) < job_of(life, third).created
 
 
 # -- restarts ------------------------------------------------------------------------------------------------------
