@@ -9,7 +9,7 @@ from asynch.domain.states import State
 from tests.chaos.farm import Farm, until
 from tests.model_jobs import Job
 
-GOES_ON_WITHIN_S = 3.5
+GOES_ON_WITHIN_S = 4.0
 
 
 def working(**steer: object) -> dict[str, object]:

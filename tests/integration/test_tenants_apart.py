@@ -65,6 +65,7 @@ ROUTES: dict[str, Callable[[Api, str], None]] = {
     "GET /task/<task_id>": lambda api, i: not_found(api.get(i)),
     "GET /task/<task_id>/result": lambda api, i: not_found(api.get(f"{i}/result")),
     "POST /task/<task_id>/cancel": lambda api, i: not_found(api.post(f"{i}/cancel")),
+    "POST /task/<task_id>/progress": lambda api, i: unsigned(api.post(f"{i}/progress", {"progress": 1})),
     "POST /task/<task_id>/retry": lambda api, i: not_found(api.post(f"{i}/retry")),
     "GET /task/getTaskResult": lambda api, i: not_found(api.get(f"getTaskResult?taskId={i}")),
     "POST /task/getTaskBatch": lambda api, i: missing(api.post("getTaskBatch", {"taskIds": [i], "waitSeconds": 1}), i),
@@ -74,6 +75,10 @@ ROUTES: dict[str, Callable[[Api, str], None]] = {
     "POST /task/createTask": lambda api, _: unknown_model(api.post("createTask", {"modelName": "m"})),
     "POST /task/createTaskBatch": lambda api, _: unknown_models(api.batch({"modelName": "m"})),
 }
+
+
+def unsigned(answer: requests.Response) -> None:
+    assert problem(answer) == (403, "link_invalid")  # whoever asks: the link alone opens it
 
 
 def unknown_model(answer: requests.Response) -> None:
