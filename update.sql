@@ -293,6 +293,13 @@ CREATE TABLE IF NOT EXISTS asynch_tenant (
 -- Every tenant with a model has a row, so that `limits` finds a lock key too.
 INSERT INTO asynch_tenant (tenant_id) SELECT DISTINCT tenant_id FROM asynch_models ON CONFLICT DO NOTHING;
 
+-- Since version 3: how long a call of each lane takes lately, seconds; for those who ask when their task will be done.
+CREATE TABLE IF NOT EXISTS asynch_pace (
+    lane_id    integer PRIMARY KEY,
+    call_s     float8 NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+
 -- Since version 3: services that many lanes share, whichever tenants they belong to; by base URL as asynch_service_of has it.
 CREATE TABLE IF NOT EXISTS asynch_service (
     base_url        text PRIMARY KEY,

@@ -13,7 +13,8 @@ AsynchError
 │   ├── Gone                  it was there once
 │   ├── Conflict              it is there, but not in a state that allows this
 │   ├── QueueFull             the lane's queueLimit is reached
-│   └── TooOften              this caller must wait before it asks again
+│   ├── TooOften              this caller must wait before it asks again
+│   └── Overloaded            this process has as many of them as it may
 ├── IssuerDown                the issuer's keys were never had, so no token can be judged
 ├── DatabaseDown              Postgres does not answer; nothing is known to be written
 ├── StaleClaim                the task is someone else's now: stop quietly
@@ -131,6 +132,12 @@ class TooOften(Refused):
     def __init__(self, detail: str, *, retry_after_s: int, code: str | None = None) -> None:
         super().__init__(detail, code=code)
         self.retry_after_s = retry_after_s
+
+
+class Overloaded(Refused):
+    """This process has as many of them as it may; another, or this one later, has room."""
+
+    code = "overloaded"
 
 
 class IssuerDown(AsynchError):

@@ -34,12 +34,17 @@ class Live:
     session: requests.Session = field(default_factory=requests.Session)
 
     def call(self, method: str, path: str, body: Any = None, **options: Any) -> requests.Response:
-        """Make a request; `body` is sent as JSON."""
+        """Make a request; `body` is sent as JSON. Of a stream of events only the head is awaited."""
         if body is not None:
             options["json"] = body
-        return self.session.request(
-            method, self.url + path, timeout=options.pop("timeout", 30), allow_redirects=False, **options
+        answer = self.session.request(
+            method, self.url + path, timeout=options.pop("timeout", 30), allow_redirects=False, stream=True, **options
         )
+        if answer.headers.get("Content-Type", "").startswith("text/event-stream"):
+            answer.close()
+        else:
+            _ = answer.content
+        return answer
 
 
 class _Quiet(WSGIRequestHandler):

@@ -59,6 +59,7 @@ def emptied_dsn(module_dsn: str) -> str:
             "tenant",
             "service",
             "breaker",
+            "pace",
         )
         conn.execute("; ".join(f"DELETE FROM asynch_{table}" for table in tables).encode())
     return module_dsn

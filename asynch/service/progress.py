@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from asynch import db
 from asynch.errors import Conflict, DatabaseDown, Forbidden, Gone, NotFound
 from asynch.secretbox import SecretBox
+from asynch.service.announcer import Announcer
 from asynch.store.progress import Note, find_call, write_progress
 
 logger = logging.getLogger(__name__)
@@ -54,8 +55,10 @@ class Progress:
     end without it.
     """
 
-    def __init__(self, pool: db.Pool) -> None:
+    def __init__(self, pool: db.Pool, changes: Announcer) -> None:
+        """`changes` tells whoever watches the tasks."""
         self._pool = pool
+        self._changes = changes
         self._lock = threading.Lock()
         self._written: dict[_Key, float] = {}
         self._waiting: dict[_Key, Note] = {}
@@ -67,6 +70,7 @@ class Progress:
             with db.connection(self._pool) as conn:
                 if not write_progress(conn, [note]):
                     _refuse(conn, note)
+            self._changes.announce([note.id])
             return
         with db.connection(self._pool) as conn:
             call = find_call(conn, tenant_id=note.tenant_id, task_id=note.id, attempt=note.attempt)
@@ -105,6 +109,7 @@ class Progress:
             try:
                 with db.connection(self._pool) as conn:
                     write_progress(conn, list(notes.values()))
+                self._changes.announce(note.id for note in notes.values())
                 failures = 0
             except (DatabaseDown, db.Error) as exc:
                 failures += 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from time import monotonic, sleep
 from typing import TypeAlias
 
 from asynch import db
@@ -12,16 +12,18 @@ from asynch.db import Connection, Pool, Row
 from asynch.domain.principal import Caller
 from asynch.domain.states import MOVES, Event, State, status_of
 from asynch.errors import Conflict, Gone, NotFound, TooLarge
+from asynch.service.feed import Feed, Heard, Key
 from asynch.store import queue
 from asynch.store import tasks as store
 from asynch.store.oplog import Operation, insert_op_logs
-from asynch.store.tasks import TaskFilter
+from asynch.store.tasks import Place, TaskFilter
 
 #: A list's total is counted up to this.
 TOTAL_CAP = 10_000
 #: Rows a transaction of a change by filter.
 _CHUNK = 1000
-_LOOK_S = (0.05, 0.5)  # first and longest pause while waiting
+#: A place in a queue is counted up to this.
+MOST_AHEAD = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,11 @@ class Found:
     capped: bool
 
 
+def state_of(row: Row) -> tuple[object, ...]:
+    """What a task's readers wait for: the ETag changes with it, and with nothing else."""
+    return row["state"], row["final"], row["attempt"], row["phase"], row["progress"], row["message"]
+
+
 @dataclass(frozen=True, slots=True)
 class Tasks:
     """The use cases and what they need to know of this installation."""
@@ -59,6 +66,8 @@ class Tasks:
     pool: Pool
     failed_retention_s: float
     queue_timeout_s: float
+    feed: Feed
+    seats: threading.BoundedSemaphore  #: how many requests may wait at once: each holds a thread
 
     def fetch(self, tenant_id: int, ids: Sequence[int], *, mark: bool) -> Fetched:
         """The tasks of these ids; with `mark`, successes count as fetched from now on and expire."""
@@ -72,15 +81,61 @@ class Tasks:
         return Fetched({i: row for i, row in rows.items() if i not in gone}, frozenset(gone))
 
     def wait(self, tenant_id: int, ids: Sequence[int], wait_s: float) -> None:
-        """Return when all that exist are final, or after `wait_s`."""
-        end, pause = monotonic() + wait_s, _LOOK_S[0]
-        while (left := end - monotonic()) > 0:
+        """Return when all that exist are final, or after `wait_s`; at once where too many wait already."""
+        left, done = set(ids), threading.Event()
+
+        def heard(key: Key, row: Row | None) -> None:
+            if row is None or row["final"]:
+                left.discard(key[1])
+                if not left:
+                    done.set()
+
+        self._waiting(
+            [(tenant_id, task_id) for task_id in ids], heard, done, wait_s, lambda: self._left(tenant_id, left)
+        )
+
+    def wait_for_change(self, row: Row, wait_s: float, *, final: bool) -> Row:
+        """The row once its readers would see another one, or with `final` a final one; after `wait_s` as it is."""
+        key, found, done = (row["tenant_id"], row["id"]), [row], threading.Event()
+
+        def heard(_: Key, changed: Row | None) -> None:
+            if changed is not None:
+                found[0] = changed
+            if changed is None or changed["final"] or (not final and state_of(changed) != state_of(row)):
+                done.set()
+
+        def now() -> bool:
             with db.connection(self.pool) as conn:
-                final, known = store.final_count(conn, tenant_id=tenant_id, ids=ids)
-            if final == known:
-                return
-            sleep(min(pause, left))
-            pause = min(pause * 2, _LOOK_S[1])
+                heard(key, store.get_tasks(conn, tenant_id=key[0], ids=[key[1]]).get(key[1]))
+            return done.is_set()
+
+        self._waiting([key], heard, done, wait_s, now)
+        return found[0]
+
+    def _left(self, tenant_id: int, left: set[int]) -> bool:
+        with db.connection(self.pool) as conn:
+            left &= store.unfinished(conn, tenant_id=tenant_id, ids=list(left))
+        return not left
+
+    def _waiting(
+        self, keys: Sequence[Key], heard: Heard, done: threading.Event, wait_s: float, over: Callable[[], bool]
+    ) -> None:
+        """Wait for `done`, unless it is `over` already: asked once the feed listens, so that nothing is missed."""
+        if not self.seats.acquire(blocking=False):
+            return
+        try:
+            with self.feed.watching(keys, heard):
+                if not over():
+                    done.wait(wait_s)
+        finally:
+            self.seats.release()
+
+    def place(self, row: Row) -> Place | None:
+        """Where a task that is not final stands, and its lane's pace."""
+        if row["final"]:
+            return None
+        with db.connection(self.pool) as conn:
+            return store.find_place(conn, tenant_id=row["tenant_id"], task_id=row["id"], most=MOST_AHEAD)
 
     def get(self, tenant_id: int, task_id: int) -> Row:
         """One task's row with `retry_times` of its model. NotFound; Gone with its last status once it has expired."""

@@ -57,7 +57,7 @@ SELECT t.id, t.tenant_id, t.lane_id, t.model_name, t.biz_name, t.client_ref, t.m
        t.progress, t.message, t.oss_file, t.file_type, t.content_type, t.file_size, t.sha256, t.error_code, t.error_msg,
        t.error_retryable, t.retry_count, t.created_at, t.started_at, t.finished_at, t.expire_at, t.creator, t.updater,
        t.updated_at, t.enqueue_at, t.input_ref, t.attempt, t.attempts, m.retry_times,
-       coalesce(t.expire_at <= now(), false) AS gone, t.state = 0 AND t.enqueue_at > now() AS delayed
+       coalesce(t.expire_at <= now(), false) AS gone, t.state = 0 AND t.enqueue_at > now() AS delayed, t.version
 FROM asynch_task t LEFT JOIN asynch_models m ON m.lane_id = t.lane_id
 WHERE t.tenant_id = %(tenant_id)s AND t.id = ANY(%(ids)s::bigint[])
 
@@ -68,10 +68,6 @@ WHERE tenant_id = %(tenant_id)s AND id = ANY(%(ids)s::bigint[])
 
 -- payloads --
 SELECT id, request_payload FROM asynch_task WHERE tenant_id = %(tenant_id)s AND id = ANY(%(ids)s::bigint[])
-
--- final_count --
-SELECT count(*) FILTER (WHERE final) AS final, count(*) AS known FROM asynch_task
-WHERE tenant_id = %(tenant_id)s AND id = ANY(%(ids)s::bigint[])
 
 -- purged_tasks --
 SELECT DISTINCT ON (task_id) task_id, response_payload FROM asynch_op_log
@@ -117,3 +113,44 @@ WHERE tenant_id = %(tenant_id)s
   AND (%(created_to)s::timestamptz IS NULL OR created_at < %(created_to)s)
   AND state = ANY(%(among)s::smallint[]) AND id > %(after)s AND id < %(before)s
 ORDER BY id LIMIT %(most)s
+
+-- versions --
+-- Which state of each task is the latest; those that are gone for their readers are left out.
+SELECT t.tenant_id, t.id, t.version FROM unnest(%(tenants)s::bigint[], %(ids)s::bigint[]) AS w(tenant_id, id)
+CROSS JOIN LATERAL (
+    SELECT q.tenant_id, q.id, q.version FROM asynch_task q
+    WHERE q.tenant_id = w.tenant_id AND q.id = w.id AND (q.expire_at IS NULL OR q.expire_at > now()) OFFSET 0
+) t
+
+-- unfinished --
+SELECT id FROM asynch_task WHERE tenant_id = %(tenant_id)s AND id = ANY(%(ids)s::bigint[]) AND NOT final
+
+-- place --
+-- How many due tasks are before this one in its lane, counted backwards from it and no further than `most`: near the
+-- lane's beginning lie the dead entries that a held snapshot keeps.
+SELECT a.ahead, a.capped, p.call_s, m.max_concurrency, m.enabled = 1 AND m.deleted_at IS NULL AS open,
+       extract(epoch FROM now() - t.started_at)::float8 AS called_s
+FROM asynch_task t
+JOIN asynch_models m ON m.lane_id = t.lane_id
+LEFT JOIN asynch_pace p ON p.lane_id = t.lane_id
+CROSS JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE b.enqueue_at <= now()) AS ahead, count(*) = %(most)s AS capped FROM (
+        SELECT q.enqueue_at FROM asynch_task q
+        WHERE q.lane_id = t.lane_id AND q.state = 0 AND q.phase = 0 AND t.state = 0
+          AND (q.rank, q.enqueue_at, q.id) < (t.rank, t.enqueue_at, t.id)
+        ORDER BY q.rank DESC, q.enqueue_at DESC, q.id DESC LIMIT %(most)s
+    ) b
+) a
+WHERE t.tenant_id = %(tenant_id)s AND t.id = %(id)s
+
+-- pace_of --
+SELECT p.call_s FROM asynch_models m JOIN asynch_pace p ON p.lane_id = m.lane_id
+WHERE m.tenant_id = %(tenant_id)s AND m.model_name = %(model_name)s AND m.deleted_at IS NULL
+
+-- tell_pace --
+-- How long calls of each lane took: a mean in which newer calls weigh more.
+INSERT INTO asynch_pace AS p (lane_id, call_s)
+SELECT t.lane_id, t.seconds / t.calls
+FROM unnest(%(lanes)s::int[], %(calls)s::int[], %(seconds)s::float8[]) AS t(lane_id, calls, seconds) ORDER BY 1
+ON CONFLICT (lane_id) DO UPDATE SET updated_at = now(),
+    call_s = excluded.call_s + (p.call_s - excluded.call_s) * 0.7

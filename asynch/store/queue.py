@@ -326,10 +326,19 @@ def _outcome(o: Outcome) -> dict[str, Any]:
 
 def announce(conn: Connection, lanes: Collection[int]) -> None:
     """Tell all workers that these lanes have work; it leaves with the commit. Polling finds it too, only later."""
-    if lanes:
-        payload = ",".join(map(str, sorted(lanes)))
-        # Postgres takes less than 8,000 bytes; a list cut short would name a wrong lane.
-        db.run(conn, "notify", channel="asynch_lane", payload=payload if len(payload) < 7000 else "all")
+    _notify(conn, "asynch_lane", lanes)
+
+
+def announce_changed(conn: Connection, tasks: Collection[int]) -> None:
+    """Tell whoever watches these tasks that they changed."""
+    _notify(conn, "asynch_task", tasks)
+
+
+def _notify(conn: Connection, channel: str, numbers: Collection[int]) -> None:
+    if numbers:
+        payload = ",".join(map(str, sorted(numbers)))
+        # Postgres takes less than 8,000 bytes; a list cut short would name a wrong one.
+        db.run(conn, "notify", channel=channel, payload=payload if len(payload) < 7000 else "all")
 
 
 def announce_cancel(conn: Connection, ids: Sequence[int]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -244,10 +244,45 @@ def fetch(conn: Connection, *, tenant_id: int, ids: Sequence[int], mark: bool) -
     return {r["id"]: r for r in db.rows(conn, "fetch", tenant_id=tenant_id, ids=list(ids), mark=mark)}
 
 
-def final_count(conn: Connection, *, tenant_id: int, ids: Sequence[int]) -> tuple[int, int]:
-    """How many of these tasks are final, and how many there are."""
-    found = db.one(conn, "final_count", tenant_id=tenant_id, ids=list(ids))
-    return found["final"], found["known"]
+def versions(conn: Connection, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], int]:
+    """The version of each task (tenant, id) that is there for its readers."""
+    tenants, ids = [tenant for tenant, _ in keys], [task_id for _, task_id in keys]
+    return {(r["tenant_id"], r["id"]): r["version"] for r in db.rows(conn, "versions", tenants=tenants, ids=ids)}
+
+
+def unfinished(conn: Connection, *, tenant_id: int, ids: Sequence[int]) -> set[int]:
+    """Which of these tasks are there and not final."""
+    return {r["id"] for r in db.rows(conn, "unfinished", tenant_id=tenant_id, ids=list(ids))}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a task stands in its lane, and the lane's pace."""
+
+    ahead: int  #: due tasks before it
+    capped: bool  #: whether there may be more
+    call_s: float | None  #: what a call takes lately; None while nothing is known
+    max_concurrency: int
+    open: bool
+    called_s: float | None  #: since its last call began
+
+
+def find_place(conn: Connection, *, tenant_id: int, task_id: int, most: int) -> Place | None:
+    """The place of a waiting task, counted up to `most`, or the pace that a running one goes at."""
+    found = db.row(conn, "place", tenant_id=tenant_id, id=task_id, most=most)
+    return Place(**found) if found else None
+
+
+def pace_of(conn: Connection, *, tenant_id: int, model_name: str) -> float | None:
+    """What a call of this model takes lately, seconds."""
+    found = db.row(conn, "pace_of", tenant_id=tenant_id, model_name=model_name)
+    return found["call_s"] if found else None
+
+
+def tell_pace(conn: Connection, told: Mapping[int, tuple[int, float]]) -> None:
+    """Add how many calls ended in each lane and the seconds they took together."""
+    calls, seconds = [n for n, _ in told.values()], [s for _, s in told.values()]
+    db.run(conn, "tell_pace", lanes=list(told), calls=calls, seconds=seconds)
 
 
 def purged(conn: Connection, *, tenant_id: int, ids: Sequence[int]) -> dict[int, dict[str, Any]]:

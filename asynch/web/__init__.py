@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -15,13 +16,17 @@ from asynch.metrics import ApiMeter
 from asynch.secretbox import SecretBox
 from asynch.service.announcer import Announcer
 from asynch.service.creation import Creation
+from asynch.service.feed import Feed
+from asynch.service.pace import Paces
 from asynch.service.progress import Progress
+from asynch.service.rates import Rates
 from asynch.service.rooms import Rooms
 from asynch.service.survey import Surveyor
 from asynch.service.tasks import Tasks
 from asynch.service.trial import Trials
 from asynch.settings import Settings
 from asynch.storage import Storage
+from asynch.store import queue
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Parts:
     def creation(self) -> Creation:
         """Creates tasks."""
         chosen = self.settings
-        announcer = Announcer(self.pool)
+        announcer = Announcer(self.pool, queue.announce)
         return Creation(
             self.pool,
             announcer,
@@ -84,12 +89,42 @@ class Parts:
     @cached_property
     def progress(self) -> Progress:
         """Takes what models say of their progress."""
-        return Progress(self.pool)
+        return Progress(self.pool, self.changes)
 
     @cached_property
     def tasks(self) -> Tasks:
         """Reads and changes tasks."""
-        return Tasks(self.pool, self.settings.cleaner.failed_retention, self.settings.queue_timeout)
+        seats = threading.BoundedSemaphore(max(1, self.settings.server.threads // 2))
+        return Tasks(self.pool, self.settings.cleaner.failed_retention, self.settings.queue_timeout, self.feed, seats)
+
+    @cached_property
+    def reads(self) -> Rates:
+        """How often a tenant may ask; each process takes its part of the whole."""
+        return Rates("reads", _part(self.settings.limits.reads_per_minute, self.settings.server.processes))
+
+    @cached_property
+    def creates(self) -> Rates:
+        """How often a tenant may create."""
+        return Rates("creates", _part(self.settings.limits.creates_per_minute, self.settings.server.processes))
+
+    @cached_property
+    def paces(self) -> Paces:
+        """How long calls take."""
+        return Paces(self.pool)
+
+    @cached_property
+    def feed(self) -> Feed:
+        """Hears of changes to tasks."""
+        return Feed(self.settings.database.lock_dsn.get_secret_value() or dsn_of(self.pool), self.pool)
+
+    @cached_property
+    def changes(self) -> Announcer:
+        """Tells of changes to tasks."""
+        return Announcer(self.pool, queue.announce_changed, pause_s=0.05)
+
+
+def _part(whole: int, processes: int) -> int:
+    return -(-whole // processes)
 
 
 def parts() -> Parts:

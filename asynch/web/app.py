@@ -25,8 +25,10 @@ from asynch.web import (
     oplog,
     problem,
     progress,
+    rates,
     services,
     stats,
+    streams,
     tasks,
     tenants,
     workers,
@@ -34,7 +36,7 @@ from asynch.web import (
 
 RESOURCES: Sequence[Blueprint] = (
     health.bp, metrics.bp, files.bp, models.bp, tasks.bp, progress.bp, stats.bp, oplog.bp, workers.bp,
-    tenants.bp, services.bp,
+    tenants.bp, services.bp, streams.bp,
 )  # fmt: skip
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -44,6 +46,9 @@ def create_app(made_of: Parts) -> Flask:
     """The WSGI application. UserError for an auth mode that is not there."""
     app = Flask("asynch", static_folder=None)
     app.extensions["asynch"] = made_of
+    app.extensions["asynch.streams"] = streams.Streams(
+        -(-made_of.settings.server.streams // made_of.settings.server.processes)
+    )
     _ = (
         made_of.creation,
         made_of.trials,
@@ -57,6 +62,7 @@ def create_app(made_of: Parts) -> Flask:
     app.teardown_request(_end)
     cors.register(app, made_of.settings.server.cors_origins)
     auth.register(app, made_of)
+    rates.register(app, made_of)
     problem.register(app)
     for resource in RESOURCES:
         app.register_blueprint(resource)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import Any
 
 import orjson
@@ -12,8 +14,12 @@ from asynch.db import Row
 from asynch.domain.retry import priority_of
 from asynch.domain.states import State, status_of
 from asynch.errors import InvalidInput, Refused
+from asynch.service.tasks import state_of
+from asynch.store.tasks import Place
 from asynch.web import parts
 
+#: When to ask again where the pace is not known, seconds.
+ASK_AGAIN_S = 2
 _STORED = (State.SUCCEEDED, State.FETCHED)
 
 
@@ -58,26 +64,60 @@ def listed(row: Row) -> dict[str, Any]:
     }
 
 
-def status(row: Row) -> dict[str, Any]:
-    """The status document."""
-    task_id = str(row["id"])
-    return listed(row) | {
-        "attempt": row["attempt"],
-        "maxAttempts": None if row["retry_times"] is None else row["retry_times"] + 1,
-        "queuePosition": None,
-        "etaSeconds": None,
-        "estimatedCompletion": None,
-        "notBefore": row["enqueue_at"] if row["delayed"] else None,
-        "error": _error(row),
-        "result": _result(row),
-        "attempts": row["attempts"],
-        "_links": {
-            "self": status_url(task_id),
-            "result": f"{status_url(task_id)}/result",
-            "cancel": f"{status_url(task_id)}/cancel",
-            "events": f"{status_url(task_id)}/events",
-        },
-    }
+def status(row: Row, place: Place | None = None) -> dict[str, Any]:
+    """The status document; `place` is where a waiting task stands, where that is told."""
+    task_id, eta_s = str(row["id"]), eta(row, place)
+    capped = {"queuePositionCapped": True} if place is not None and place.capped and _waits(row) else {}
+    return (
+        listed(row)
+        | capped
+        | {
+            "attempt": row["attempt"],
+            "maxAttempts": None if row["retry_times"] is None else row["retry_times"] + 1,
+            "queuePosition": place.ahead + 1 if place is not None and _waits(row) else None,
+            "etaSeconds": eta_s,
+            "estimatedCompletion": None if eta_s is None else datetime.now(UTC) + timedelta(seconds=eta_s),
+            "notBefore": row["enqueue_at"] if row["delayed"] else None,
+            "error": _error(row),
+            "result": _result(row),
+            "attempts": row["attempts"],
+            "_links": {
+                "self": status_url(task_id),
+                "result": f"{status_url(task_id)}/result",
+                "cancel": f"{status_url(task_id)}/cancel",
+                "events": f"{status_url(task_id)}/events",
+            },
+        }
+    )
+
+
+def eta(row: Row, place: Place | None) -> int | None:
+    """Whole seconds until the result, by the lane's pace; None where that would be a guess."""
+    if place is None or place.call_s is None or not place.open or place.capped:
+        return None
+    if row["state"] == State.RUNNING and row["phase"] == 0:
+        return ceil(max(0.0, place.call_s - (place.called_s or 0.0)))
+    return ceil(place.call_s * (place.ahead // place.max_concurrency + 1)) if _waits(row) else None
+
+
+def _waits(row: Row) -> bool:
+    return bool(row["state"] == State.PENDING and row["phase"] == 0 and not row["delayed"])
+
+
+def etag(row: Row) -> str:
+    """Weak, and another one whenever a reader of the task would see another state of it."""
+    told = orjson.dumps(state_of(row))
+    return f'W/"{hashlib.sha256(told).hexdigest()[:20]}"'
+
+
+def retry_after(row: Row, place: Place | None) -> str:
+    """When to ask again, whole seconds: at the lane's pace, between 1 and 60."""
+    return ask_again(eta(row, place))
+
+
+def ask_again(seconds: float | None) -> str:
+    """Retry-After for what will take so long; None where nobody knows."""
+    return str(ASK_AGAIN_S if seconds is None else min(max(ceil(seconds), 1), 60))
 
 
 def status_url(task_id: str) -> str:

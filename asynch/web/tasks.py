@@ -26,20 +26,21 @@ from asynch.web.task_bodies import MAX_BATCH, RAW, Ids, ListIn, ManyIn, TaskIn, 
 bp = Blueprint("tasks", __name__, url_prefix="/task")
 
 _MAX_KEY = 255
-#: How long a client should wait before it asks again, seconds.
-_ASK_AGAIN = "2"
+_MOST_WAIT_S = 60
 
 
 @bp.post("/createTask")
 def create_task() -> ResponseReturnValue:
     """202 with the status URL; the same Idempotency-Key gives the same task again."""
     body = read_body(parts().settings.server.max_body)
-    created = _creation().create(_creator(), _task(body), _once(body))
+    item = _task(body)
+    created = _creation().create(_creator(), item, _once(body))
     task_id = created.results[0]
     if isinstance(task_id, Refused):
         raise task_id
     metrics.note_created(created)
-    headers = {"Location": documents.status_url(str(task_id)), "Retry-After": _ASK_AGAIN}
+    pace = parts().paces.call_s(principal().tenant_id, item.model_name) if isinstance(item, NewTask) else None
+    headers = {"Location": documents.status_url(str(task_id)), "Retry-After": documents.ask_again(pace)}
     return _accepted(task_id, created.replayed), 202, headers | _replayed(created)
 
 
@@ -102,9 +103,21 @@ def list_task() -> ResponseReturnValue:
 
 @bp.get("/<task_id>")
 def task_status(task_id: str) -> ResponseReturnValue:
-    """The status document."""
-    row = _found(number_of(task_id))
-    return documents.status(row), 200, {} if row["final"] else {"Retry-After": _ASK_AGAIN}
+    """The status document; with `Prefer: wait=N` once it is final, or differs from the ETag that the caller has."""
+    row, wait_s = _found(number_of(task_id)), _preferred_wait_s()
+    headers = {"Cache-Control": "private, no-cache"}
+    if wait_s is not None:
+        headers["Preference-Applied"] = f"wait={wait_s}"
+        has_it = request.if_none_match.contains_raw(documents.etag(row))
+        if not row["final"] and (has_it or not request.if_none_match):
+            row = _tasks().wait_for_change(row, wait_s, final=not has_it)
+    headers["ETag"] = documents.etag(row)
+    if request.if_none_match.contains_raw(headers["ETag"]):
+        return "", 304, headers
+    place = _tasks().place(row)
+    if not row["final"]:
+        headers["Retry-After"] = documents.retry_after(row, place)
+    return documents.status(row, place), 200, headers
 
 
 @bp.get("/<task_id>/result")
@@ -118,7 +131,21 @@ def task_result(task_id: str) -> ResponseReturnValue:
         return redirect(documents.result_url(row), 303)
     if row["final"]:
         raise Conflict(row["error_msg"] or "The task has no result.", code=row["error_code"] or "no_result")
-    return documents.status(row), 202, {"Retry-After": _ASK_AGAIN}
+    place = _tasks().place(row)
+    headers = {"Retry-After": documents.retry_after(row, place), "Content-Location": documents.status_url(task_id)}
+    return documents.status(row, place), 202, headers
+
+
+def _preferred_wait_s() -> int | None:
+    """RFC 7240: `Prefer: wait=N`, the first of several, and no longer than we do; None for what asks for no wait."""
+    for preference in ",".join(request.headers.getlist("Prefer")).split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "wait":
+            digits = value.strip().strip('"')
+            return (
+                min(int(digits), _MOST_WAIT_S) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
+            )
+    return None
 
 
 @bp.post("/<task_id>/cancel")

@@ -33,9 +33,9 @@ class Completer:
         *,
         queue_timeout_s: float,
         lost: threading.Event,
-        note: Callable[[Outcome], None] = lambda _: None,
+        note: Callable[[Outcome, datetime], None] = lambda _outcome, _at: None,
     ) -> None:
-        """`note` hears every outcome that is committed; it must not wait for anything."""
+        """`note` hears every outcome that is committed, and when; it must not wait for anything."""
         self._pool = pool
         self._note = note
         self._queue_timeout_s = queue_timeout_s
@@ -113,7 +113,7 @@ class Completer:
             if at is None:
                 answer.set_exception(StaleClaim(f"{outcome.event.value} of task {outcome.claim.task_id}"))
             else:
-                self._note(outcome)
+                self._note(outcome, at)
                 answer.set_result(at)
 
     def _settle(self, outcomes: list[Outcome]) -> dict[tuple[int, int], datetime]:

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from time import monotonic
 
@@ -18,15 +19,18 @@ from asynch.errors import CutReason, DatabaseDown, SessionLost, UserError
 from asynch.executors import Executor, Follower, Working
 from asynch.secretbox import SecretBox
 from asynch.service import progress
+from asynch.service.announcer import Announcer
 from asynch.storage import Storage
 from asynch.store import queue, workers
 from asynch.store.progress import Note, write_progress
-from asynch.store.queue import Claim
+from asynch.store.queue import Claim, Outcome
 from asynch.systemd import NOBODY, Manager
 from asynch.worker import attempt, liveness, outcomes
 from asynch.worker.breakers import Breakers
 from asynch.worker.completer import Completer
 from asynch.worker.hands import Hands
+from asynch.worker.matching import Held
+from asynch.worker.pace import Pace
 from asynch.worker.poller import Limits, Poller
 from asynch.worker.running import Running
 from asynch.worker.sweep import sweep
@@ -94,9 +98,10 @@ class Incarnation:
         self._lost, self._closing = threading.Event(), threading.Event()
         self._stop, self._over = threading.Event(), threading.Event()
         self._running = Running()
-        self._breakers = Breakers()
+        self._breakers, self._pace = Breakers(), Pace()
+        self._changes = Announcer(self._pool, queue.announce_changed, pause_s=0.05)
         self._completer = Completer(
-            self._pool, queue_timeout_s=setup.keep.queue_timeout_s, lost=self._lost, note=self._breakers.note
+            self._pool, queue_timeout_s=setup.keep.queue_timeout_s, lost=self._lost, note=self._hear
         )
         parts = attempt.Parts(
             setup.executor,
@@ -126,7 +131,7 @@ class Incarnation:
             limits=setup.limits,
             running=self._running,
             tmp=setup.tmp,
-            hand_over=self._hands.call,
+            hand_over=self._take,
         )
 
     @property
@@ -149,6 +154,15 @@ class Incarnation:
             self._session.execute("SELECT set_config('application_name', %s, false)", (f"asynch-worker-{worker_id}",))
         return worker_id
 
+    def _take(self, claim: Claim, held: Held) -> None:
+        self._changes.announce([claim.id])
+        self._hands.call(claim, held)
+
+    def _hear(self, outcome: Outcome, at: datetime) -> None:
+        self._changes.announce([outcome.claim.id])
+        self._breakers.note(outcome)
+        self._pace.note(outcome, at)
+
     def _names_object(self, claim: Claim, address: str) -> bool:
         with db.connection(self._pool) as conn:
             return queue.names_object(conn, claim, address)
@@ -170,6 +184,7 @@ class Incarnation:
         try:
             with db.connection(self._pool) as conn:
                 write_progress(conn, [note])
+            self._changes.announce([claim.id])
         except (DatabaseDown, db.Error) as exc:
             logger.warning("progress not written", extra={"task_id": claim.task_id, "error": str(exc)})
 
@@ -227,6 +242,7 @@ class Incarnation:
             "uploads": partial(self._hands.claim_uploads, self._closing),
             "sweep": self._sweep,
             "breakers": partial(self._breakers.run, self._pool, self._stop),
+            "pace": partial(self._pace.run, self._pool, self._stop),
         }
         setup.tmp.look()
         self._show()
@@ -295,6 +311,7 @@ class Incarnation:
         if clean:
             self._leave()
         self._completer.close()
+        self._changes.close()
         self._pool.close(timeout=1.0)
         self._over.set()  # until here the watch ends what waits on a database that does not answer
         return calls_ended

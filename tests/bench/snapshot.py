@@ -13,6 +13,7 @@ from asynch.domain.principal import Caller, Principal, Role
 from asynch.service.announcer import Announcer
 from asynch.service.creation import Creation
 from asynch.service.rooms import Rooms
+from asynch.store import queue
 from asynch.store.tasks import NewTask
 from tests.bench import stock
 from tests.bench.claiming import Load, clients
@@ -69,7 +70,13 @@ def _wear(load: Load, seconds: float, completions: int) -> None:
 def _creates(site: Site, seconds: float) -> float:
     """By one creator, with nobody else at work: what is left is what the dead rows cost."""
     counted = Creation(
-        site.pool, Announcer(site.pool), Rooms(), queue_timeout_s=86400.0, log_payloads=True, timezone="UTC"
+        site.pool,
+        Announcer(site.pool, queue.announce),
+        Rooms(),
+        queue_timeout_s=86400.0,
+        log_payloads=True,
+        timezone="UTC",
+        tenant_queue_limit=0,
     )
     task = NewTask("m-0", payload='{"n": 1}')
     made, began = 0, monotonic()

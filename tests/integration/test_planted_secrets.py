@@ -129,9 +129,20 @@ class Walk:
         data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
         kind = {} if body is None else {"Content-Type": "application/json"}
         answer = self.session.request(
-            method, self.url + path, data=data, headers=self.headers | kind | headers, timeout=30, allow_redirects=False
+            method,
+            self.url + path,
+            data=data,
+            headers=self.headers | kind | headers,
+            timeout=30,
+            allow_redirects=False,
+            stream=True,
         )
-        self.said.append(f"{path} {answer.status_code} {dict(answer.headers)} {answer.text}")
+        if answer.headers.get("Content-Type", "").startswith("text/event-stream"):
+            text = next(line for line in answer.iter_lines(chunk_size=1) if line.startswith(b"data")).decode()
+            answer.close()
+        else:
+            text = answer.text
+        self.said.append(f"{path} {answer.status_code} {dict(answer.headers)} {text!r}")
         return answer
 
     def create(self, name: str, **fields: Any) -> str:

@@ -93,6 +93,8 @@ ROUTES: dict[str, Row] = {
     "POST /task/listTask": Row(lambda t: ("/task/listTask", {"taskId": t.task}), 200, 200, 200, empty),
     "GET /task/<task_id>": Row(lambda t: (f"/task/{t.task}", None), 200, 200, 404),
     "GET /task/<task_id>/result": Row(lambda t: (f"/task/{t.task}/result", None), 202, 202, 404),
+    "GET /task/<task_id>/events": Row(lambda t: (f"/task/{t.task}/events", None), 200, 200, 404),
+    "GET /task/<task_id>/ws": Row(lambda t: (f"/task/{t.task}/ws", None), 426, 426, 426),  # no WebSocket, so no look yet
     "POST /task/<task_id>/cancel": Row(lambda t: (f"/task/{t.task}/cancel", None), 200, 200, 404),
     "POST /task/<task_id>/retry": Row(lambda t: (f"/task/{t.task}/retry", None), 409, 409, 404),
     "POST /task/cancelBatch": Row(lambda t: ("/task/cancelBatch", {"taskIds": [t.task]}), 200, 200, 200, empty),

@@ -31,6 +31,7 @@ TABLES = {
     "asynch_host", "asynch_key", "asynch_idempotency", "asynch_biz_stat", "asynch_biz_tally",
     "asynch_tenant",
     "asynch_service",
+    "asynch_pace",
     "asynch_breaker",
 }  # fmt: skip
 #: every column that the model-asynch schema has, as the contract lists them

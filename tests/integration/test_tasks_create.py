@@ -67,7 +67,7 @@ def test_a_status_document_has_all_its_members(api: Api) -> None:
         "clientRef": "", "metadata": None, "priority": 0, "state": 0, "status": "pending", "final": False, "phase": 0,
         "progress": None, "message": "", "ossFile": "", "fileType": "", "fileSize": None, "errorMsg": "",
         "retryCount": 0, "startedAt": None, "finishedAt": None, "expireAt": None, "creator": "eva", "updater": "eva",
-        "inputRef": None, "attempt": 0, "maxAttempts": 3, "queuePosition": None, "etaSeconds": None,
+        "inputRef": None, "attempt": 0, "maxAttempts": 3, "queuePosition": 1, "etaSeconds": None,
         "estimatedCompletion": None, "notBefore": None, "error": None, "result": None, "attempts": [],
         "_links": {
             "self": task_url, "result": f"{task_url}/result", "cancel": f"{task_url}/cancel",
@@ -83,7 +83,7 @@ def test_null_is_as_good_as_absent(api: Api) -> None:
         "queueTimeoutSeconds", "callbackUrl", "expireNoticeSeconds",
     )  # fmt: skip
     absent, null = api.status(api.create()), api.status(api.create(**dict.fromkeys(optional)))
-    own = {"taskId", "id", "createdAt", "updatedAt", "enqueueAt", "_links"}
+    own = {"taskId", "id", "createdAt", "updatedAt", "enqueueAt", "queuePosition", "_links"}
 
     assert {k: v for k, v in null.items() if k not in own} == {k: v for k, v in absent.items() if k not in own}
 

@@ -60,10 +60,14 @@ def nothing(answer: requests.Response, _: str = "") -> None:
     assert told in ({"list": [], "total": 0, "totalCapped": False}, {"changed": 0})
 
 
+UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade"}
+
 #: What every route of /task answers to another tenant's id.
 ROUTES: dict[str, Callable[[Api, str], None]] = {
     "GET /task/<task_id>": lambda api, i: not_found(api.get(i)),
     "GET /task/<task_id>/result": lambda api, i: not_found(api.get(f"{i}/result")),
+    "GET /task/<task_id>/events": lambda api, i: not_found(api.get(f"{i}/events")),
+    "GET /task/<task_id>/ws": lambda api, i: not_found(api.get(f"{i}/ws", headers=UPGRADE)),
     "POST /task/<task_id>/cancel": lambda api, i: not_found(api.post(f"{i}/cancel")),
     "POST /task/<task_id>/progress": lambda api, i: unsigned(api.post(f"{i}/progress", {"progress": 1})),
     "POST /task/<task_id>/retry": lambda api, i: not_found(api.post(f"{i}/retry")),

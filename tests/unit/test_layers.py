@@ -34,6 +34,7 @@ DRIVERS = {
     "flask": {"web"},
     "werkzeug": {"web"},
     "gunicorn": {"web.server"},
+    "wsproto": {"web.streams"},
     "psycopg": {"db", "store"},
     "psycopg_pool": {"db"},
     "minio": {"storage.minio"},
