@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import claim, create, death, drain, fair, fetch, lists, memory, peers, pickup, purge, snapshot
+from tests.bench import claim, create, death, drain, fair, fetch, lists, memory, peers, pickup, purge, snapshot, streams
 from tests.bench.figures import Figure
 from tests.bench.place import Bench, BenchError, Skipped, private_postgres
 
@@ -35,6 +35,7 @@ ROWS: dict[str, Callable[[Bench], list[Figure]]] = {
     "fair": fair.run,
     "purge": purge.run,
     "lists": lists.run,
+    "streams": streams.run,
     "peers": peers.run,
 }
 
