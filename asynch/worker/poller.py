@@ -92,9 +92,7 @@ class Poller:
         self._named: set[int] = set()
         self._hot: dict[int, None] = {}  # lanes that may have work and a slot, in the order they were met
         self._waiting: dict[int, set[int]] = defaultdict(set)  # lanes that a permit keeps from running more
-        self._dead: dict[
-            int, bool
-        ] = {}  # workers that died and are not rescued yet, as far as this session has noticed
+        self._dead: dict[int, bool] = {}  # workers noticed dead and not rescued yet; whether their mourning is over
         self._mourned: dict[int, int] = {}  # lanes where calls of theirs may be open, and how many
         self._marks = Marks()
         self._again: set[int] = set()  # lanes that may have tasks before their marks

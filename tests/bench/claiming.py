@@ -20,8 +20,9 @@ from time import monotonic
 from asynch import db
 from asynch.executors import Call
 from asynch.store import queue, workers
-from asynch.store.queue import Claim, Slot
+from asynch.store.queue import Claim
 from asynch.worker import outcomes
+from asynch.worker.matching import Held
 from asynch.worker.poller import Limits, Poller
 from asynch.worker.running import Run, Running
 from asynch.worker.tmpdir import TmpDir
@@ -61,8 +62,8 @@ class _Client:
         self._poller.wake()
         poller.join(10)
 
-    def _take(self, claim: Claim, slot: Slot) -> None:
-        run = Run(claim, Call(60.0), slot)
+    def _take(self, claim: Claim, held: Held) -> None:
+        run = Run(claim, Call(60.0), held)
         self._running.add(run)
         self._called.put(run)
 
@@ -80,8 +81,7 @@ class _Client:
             for run in runs:
                 self._running.call_ended(run)
                 self._running.remove(run)
-                assert run.slot is not None
-                self._poller.give_back(run.slot)
+                self._poller.give_back(run.slots)
             with self._done.get_lock():
                 self._done.value += len(runs)
 

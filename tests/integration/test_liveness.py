@@ -70,7 +70,7 @@ def beat(pool: db.Pool, me: Worker, running: Running, tmp_path: Path, clock: lis
 
 
 def in_hand(running: Running, claim: Claim, *, slot: Slot | None = None, timeout_s: float = 60.0) -> Run:
-    run = Run(claim, Call(timeout_s), slot)
+    run = Run(claim, Call(timeout_s), () if slot is None else (slot,))
     running.add(run)
     return run
 

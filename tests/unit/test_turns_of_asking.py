@@ -35,7 +35,7 @@ class Looks:
 
 
 def a_run(number: int, tenant: int = 1, *, timeout_s: float = 600.0) -> Run:
-    return Run(a_claim(id=number, tenant_id=tenant, poll_url="http://x/1"), Call(timeout_s), Slot(1, number))
+    return Run(a_claim(id=number, tenant_id=tenant, poll_url="http://x/1"), Call(timeout_s), (Slot(1, number),))
 
 
 @contextmanager
