@@ -122,8 +122,7 @@ class Creation:
         )
         locked = {key for lane in known.values() for key in lane.ceilings}
         lanes, ids, drawn = self._enter(conn, tenant_id, names, sorted(locked), len(items), count=count)
-        # what was made, or limited, meanwhile is not locked
-        lanes = {name: lane for name, lane in lanes.items() if lane.ceilings.keys() <= locked}
+        lanes = {name: lane for name, lane in lanes.items() if lane.lane_id in locked}
         checked = [item if isinstance(item, Refused) else _placed(lanes, item) for item in items]
         if count:
             checked = self._fill(conn, tenant_id, checked, drawn)

@@ -22,13 +22,21 @@ SELECT b.calls, b.failures, b.open_until,
 FROM asynch_breaker b WHERE b.tenant_id = %(tenant_id)s AND b.base_url = asynch_service_of(%(base_url)s)
 
 -- tell_breakers --
--- What came of calls since the last time. Closed: counted within a window, opened when enough of enough calls failed.
--- Open: what still comes are calls begun before. Half open: one success closes it, one failure opens it for longer.
+-- What came of calls since the last time; successes alone matter only to a service that failed lately, and to no other is
+-- anything written. Closed: counted within a window, opened when enough of enough calls failed. Open: what still comes are
+-- calls begun before. Half open: one success closes it, one failure opens it for longer.
 INSERT INTO asynch_breaker AS b (tenant_id, base_url, calls, failures, trips, open_until)
-SELECT t.tenant_id, asynch_service_of(t.base_url), t.calls, t.failures, 0,
+SELECT t.tenant_id, t.url, t.calls, t.failures, 0,
        CASE WHEN t.failures >= %(least)s AND t.failures >= %(share)s * t.calls THEN now() + make_interval(secs => %(pause_s)s) END
-FROM unnest(%(tenants)s::bigint[], %(urls)s::text[], %(calls)s::int[], %(failures)s::int[])
-    AS t(tenant_id, base_url, calls, failures)
+FROM (
+    SELECT w.tenant_id, asynch_service_of(w.base_url) AS url, sum(w.calls)::int AS calls, sum(w.failures)::int AS failures
+    FROM unnest(%(tenants)s::bigint[], %(urls)s::text[], %(calls)s::int[], %(failures)s::int[])
+        AS w(tenant_id, base_url, calls, failures)
+    GROUP BY 1, 2
+) t
+WHERE t.failures > 0 OR EXISTS (
+    SELECT 1 FROM asynch_breaker k WHERE k.tenant_id = t.tenant_id AND k.base_url = t.url
+      AND (k.open_until IS NOT NULL OR k.since >= now() - make_interval(secs => %(window_s)s)))
 ORDER BY 1, 2
 ON CONFLICT (tenant_id, base_url) DO UPDATE SET (since, calls, failures, trips, open_until) = (
     SELECT CASE WHEN was.anew THEN now() ELSE b.since END, seen.calls, seen.failures, turn.trips,

@@ -1,10 +1,9 @@
-"""Tells the database how calls went, where some failed, so that all workers stop calling a service that is down."""
+"""Tells the database how calls went, so that all workers stop calling a service that is down, and begin again."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from time import monotonic
 
 from asynch import db
 from asynch.domain.states import Event, Phase
@@ -15,9 +14,6 @@ from asynch.store.queue import Outcome
 logger = logging.getLogger(__name__)
 
 _TELL_S = 0.25
-#: A service that failed is told of so long, successes included; of one that never fails nothing is ever written.
-_REMEMBER_S = 120.0
-_MOST = 1000
 _ANSWERED = frozenset({Event.SAVE, Event.DELIVER})
 _FAILED = frozenset({Event.FAIL, Event.GIVE_UP})
 _OF_THE_SERVICE = frozenset(
@@ -46,8 +42,7 @@ class Breakers:
     def __init__(self, rule: BreakerRule = BreakerRule()) -> None:  # noqa: B008 - a constant
         self._rule = rule
         self._lock = threading.Lock()
-        self._counts: dict[tuple[int, str], list[int]] = {}  # calls, failures
-        self._failed_at: dict[tuple[int, str], float] = {}
+        self._counts: dict[tuple[int, str], tuple[int, int]] = {}  # calls, failures
 
     def note(self, outcome: Outcome) -> None:
         """Count a committed outcome."""
@@ -56,31 +51,17 @@ class Breakers:
             return
         key = (outcome.claim.tenant_id, outcome.claim.target.base_url)
         with self._lock:
-            counts = self._counts.setdefault(key, [0, 0])
-            counts[0] += 1
-            if not good:
-                counts[1] += 1
-                self._failed_at[key] = monotonic()
+            calls, failures = self._counts.get(key, (0, 0))
+            self._counts[key] = calls + 1, failures + (not good)
 
     def run(self, pool: db.Pool, stop: threading.Event) -> None:
         """Tell until `stop`; what cannot be told is forgotten: it would be old news."""
         while not stop.wait(_TELL_S):
-            told = self._take()
+            with self._lock:
+                told, self._counts = self._counts, {}
             try:
                 if told:
                     with db.connection(pool) as conn:
                         tell_breakers(conn, told, self._rule)
             except (DatabaseDown, db.Error) as exc:
                 logger.warning("breakers not told", extra={"services": len(told), "error": str(exc)})
-
-    def _take(self) -> dict[tuple[int, str], tuple[int, int]]:
-        """What there is to tell of services that failed lately, since the last time."""
-        long_ago = monotonic() - _REMEMBER_S
-        with self._lock:
-            self._failed_at = {key: at for key, at in self._failed_at.items() if at > long_ago}
-            told = {key: (n[0], n[1]) for key, n in self._counts.items() if key in self._failed_at}
-            for key in told:
-                del self._counts[key]
-            if len(self._counts) > _MOST:  # successes that nobody asks for
-                self._counts.clear()
-        return told

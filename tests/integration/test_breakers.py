@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -10,9 +11,9 @@ from asynch import db
 from asynch.domain.states import Event, Phase
 from asynch.store.limits import Breaker, BreakerRule, find_breaker, tell_breakers
 from asynch.store.queue import Failure, Outcome, Permit, Saved, lanes_named
-from asynch.worker.breakers import verdict
+from asynch.worker.breakers import Breakers, verdict
 from tests.database import all_rows
-from tests.rows import TENANT, a_claim, add_model
+from tests.rows import TENANT, a_claim, add_model, until
 
 URL = "http://service.example:8080/v1"
 RULE = BreakerRule(least=4)
@@ -27,6 +28,11 @@ def tell(pool: db.Pool, calls: int, failures: int, *, tenant: int = TENANT, url:
     with db.transaction(pool) as conn:
         tell_breakers(conn, {(tenant, url): (calls, failures)}, RULE)
         return find_breaker(conn, tenant_id=tenant, base_url=url)
+
+
+def state(pool: db.Pool) -> str:
+    with db.connection(pool) as conn:
+        return find_breaker(conn, tenant_id=TENANT, base_url=URL).state
 
 
 def wait(pool: db.Pool, seconds: float) -> None:
@@ -82,8 +88,7 @@ def test_a_probe_that_fails_opens_it_for_twice_as_long_up_to_a_minute(pool: db.P
     pauses = []
     for _ in range(6):
         wait(pool, 61)
-        with db.connection(pool) as conn:
-            assert find_breaker(conn, tenant_id=TENANT, base_url=URL).state == "half_open"
+        assert state(pool) == "half_open"
         tell(pool, 1, 1)
         pauses.append(round(pause_s(pool)))
 
@@ -96,6 +101,33 @@ def test_a_probe_that_works_closes_it_and_it_counts_anew(pool: db.Pool) -> None:
 
     assert tell(pool, 1, 0) == Breaker("closed", 1, 0, None)
     assert tell(pool, 3, 3).state == "closed"
+
+
+def test_a_probe_of_a_worker_that_never_met_a_failure_closes_it(pool: db.Pool) -> None:
+    tell(pool, 4, 4)
+    wait(pool, 6)
+    breakers, stop = Breakers(RULE), threading.Event()
+    target = replace(a_claim().target, base_url=URL)
+    breakers.note(replace(outcome(Event.SAVE), claim=a_claim(tenant_id=TENANT, target=target)))
+    telling = threading.Thread(target=breakers.run, args=(pool, stop))
+    telling.start()
+    try:
+        until(lambda: state(pool) == "closed")
+    finally:
+        stop.set()
+        telling.join()
+
+
+def test_of_a_service_that_never_fails_nothing_is_written(pool: db.Pool) -> None:
+    tell(pool, 1000, 0)
+
+    assert all_rows(pool, "SELECT 1 FROM asynch_breaker") == []
+
+
+def test_one_service_under_two_spellings_is_one(pool: db.Pool) -> None:
+    with db.transaction(pool) as conn:
+        tell_breakers(conn, {(TENANT, URL): (2, 2), (TENANT, f"{URL}/"): (2, 2)}, RULE)
+        assert find_breaker(conn, tenant_id=TENANT, base_url=URL).state == "open"
 
 
 def test_other_tenants_and_other_services_are_not_touched(pool: db.Pool) -> None:
