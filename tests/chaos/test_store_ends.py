@@ -77,7 +77,7 @@ def test_a_full_tmp_dir_sends_attempts_back_without_using_a_retry(farm: Farm, ti
 def test_a_death_at_released_on_a_full_tmp_dir_leaves_no_file(farm: Farm, tiny_disk: str) -> None:
     farm.create_model()
     victim = farm.start_worker(tmp=tiny_disk, crash_point="released")
-    farm.create(*[{"sleep": 0.2, "size": 900_000}] * 3)
+    farm.create(*[{"sleep": 0.2, "size": 900_000}] * 6)
     victim.died_by_kill()
 
     farm.start_worker(tmp=tiny_disk)
