@@ -3,7 +3,8 @@
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
-    "tests.database", "tests.live", "tests.rows", "tests.seaweed", "tests.task_api", "tests.upload_service",
+    "tests.database", "tests.live", "tests.rows", "tests.seaweed", "tests.task_api", "tests.turns",
+    "tests.upload_service",
 ]  # fmt: skip
 
 # How long a machine with other work takes says nothing about the code.

@@ -48,15 +48,20 @@ class KeySet(Generic[Key]):
         found = self._look(kid)
         if self._is_due(known=found is not None):
             self._start()
-        if found is None and not self._idle.is_set() and self._seats.acquire(blocking=False):
+        if found is None:
+            self._wait()
+            found = self._look(kid)  # also where the fetch was over before anybody could wait for it
+        if self._keys is None:
+            raise IssuerDown("the keys of auth.jwt.jwks_url were not had yet")
+        return found
+
+    def _wait(self) -> None:
+        """Wait for a fetch that is under way, unless too many do."""
+        if not self._idle.is_set() and self._seats.acquire(blocking=False):
             try:
                 self._idle.wait(PATIENCE_S)
             finally:
                 self._seats.release()
-            found = self._look(kid)
-        if self._keys is None:
-            raise IssuerDown("the keys of auth.jwt.jwks_url were not had yet")
-        return found
 
     def _look(self, kid: str | None) -> Key | None:
         keys = self._keys or {}

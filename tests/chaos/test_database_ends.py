@@ -91,7 +91,8 @@ def test_workers_survive_a_database_that_cannot_be_reached(far_farm: Farm, base_
     until(lambda: far_farm.model.ledger.open == 0, what="the cut of all calls")
     base_line.accept()
 
-    assert_survived(far_farm, workers)
+    # Who is back a second before the other takes it for dead, as it might well be.
+    assert_survived(far_farm, workers, crashes=1)
 
 
 @pytest.mark.slow

@@ -61,6 +61,7 @@ def busy(farm: Farm, workers: list[Worker]) -> list[tuple[Worker, int]]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_lane_is_never_over_its_limit_and_full_while_there_is_work(farm: Farm) -> None:
     farm.create_model(maxConcurrency=LANE)
     # One thread each, so that three of six are at work: a death then costs one slot its second, not all three.

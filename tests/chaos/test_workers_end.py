@@ -26,6 +26,7 @@ def running_on(farm: Farm, worker: Worker) -> list[int]:
     return [row["id"] for row in rows]
 
 
+@pytest.mark.alone
 def test_a_killed_leaders_tasks_run_again_within_three_seconds(farm: Farm) -> None:
     farm.create_model(retryTimes=1)
     leader = farm.start_worker(tmp="a")
@@ -47,6 +48,7 @@ def test_a_killed_leaders_tasks_run_again_within_three_seconds(farm: Farm) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_frozen_workers_tasks_run_again_and_its_late_writes_are_refused(s3_farm: Farm, store_line: Proxy) -> None:
     farm = s3_farm
     farm.create_model()

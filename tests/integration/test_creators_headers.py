@@ -169,6 +169,11 @@ def test_headers_that_cannot_be_opened_fail_the_upload_only(
     assert uploads.seen == []
 
 
+def beats(api: Api) -> Any:
+    """When the worker last said that it lives."""
+    return all_rows(api.live.parts.pool, "SELECT max(seen_at) AS at FROM asynch_worker")[0]["at"]
+
+
 def test_a_task_cancelled_during_its_upload_leaves_no_file(
     api: Api, dsn: str, uploads: UploadService, storage_section: dict[str, Any]
 ) -> None:
@@ -179,6 +184,9 @@ def test_a_task_cancelled_during_its_upload_leaves_no_file(
     with working(api.live, dsn, storage=storage_section):
         until(lambda: uploads.seen, 20)
         api.post(f"{task_id}/cancel")
+        for _ in range(2):  # a beat that began after the cancellation has told the worker of it before the next
+            beaten = beats(api)
+            until(lambda beaten=beaten: beats(api) > beaten, 20)  # type: ignore[misc]
         held.set()
         until(lambda: api.status(task_id)["final"], 20)
         until(lambda: "DELETE" in uploads.asked, 20)
