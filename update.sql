@@ -65,11 +65,13 @@ CREATE TABLE IF NOT EXISTS asynch_models (
         AND auto_clean_seconds > 0 AND max_result_bytes > 0 AND retry_times >= 0 AND retry_backoff_seconds >= 0
         AND retry_queue_max_seconds >= -1)
 );
+-- Since version 3: pauses between attempts, seconds; from the last on retry_backoff_seconds. Of the system's lanes.
+ALTER TABLE asynch_models ADD COLUMN IF NOT EXISTS retry_schedule integer[] NOT NULL DEFAULT '{}';
 -- One living model of a name in a tenant; also finds it by name.
 CREATE UNIQUE INDEX IF NOT EXISTS asynch_models_name ON asynch_models (tenant_id, model_name) WHERE deleted_at IS NULL;
 
 -- ---------------------------------------------------------------------------------------------------------------
--- Tasks. Each index costs at every change of state, so there are six, each partial but the key.
+-- Tasks. Each index costs at every change of state, so there are few, each partial but the key.
 -- ---------------------------------------------------------------------------------------------------------------
 CREATE TABLE IF NOT EXISTS asynch_task (
     id                bigint NOT NULL,
@@ -151,6 +153,14 @@ ALTER TABLE asynch_task ADD COLUMN IF NOT EXISTS upload_headers text NOT NULL DE
 ALTER TABLE asynch_task ADD COLUMN IF NOT EXISTS call_attempt integer NOT NULL DEFAULT 0;
 -- Since version 3: when the last word on its progress was said, so that an older one does not take its place.
 ALTER TABLE asynch_task ADD COLUMN IF NOT EXISTS progress_at timestamptz;
+-- Since version 3: the lane of its callback_url, where a word on its end is delivered; null without one.
+ALTER TABLE asynch_task ADD COLUMN IF NOT EXISTS callback_lane integer;
+-- Since version 3: what was made on account of a task, such as the deliveries of its callbacks. Nearly always empty.
+CREATE INDEX IF NOT EXISTS asynch_task_children ON asynch_task (tenant_id, parent_id) WHERE parent_id IS NOT NULL;
+-- Since version 3: of whom it must be told that they are about to go, and when. A negative number was told already.
+CREATE INDEX IF NOT EXISTS asynch_task_notice
+    ON asynch_task (((wake_at AT TIME ZONE 'UTC') - make_interval(secs => expire_notice_seconds)))
+    WHERE final AND expire_notice_seconds > 0;
 -- Since version 3: whose model works on already; the claim takes them before any new call. Nearly always empty.
 CREATE INDEX IF NOT EXISTS asynch_task_polled ON asynch_task (lane_id, enqueue_at)
     WHERE state = 0 AND phase = 0 AND poll_url <> '';
@@ -345,6 +355,48 @@ RETURNS TABLE (permits integer[], most integer[]) LANGUAGE sql STABLE AS $$
         FROM asynch_breaker b
         WHERE b.tenant_id = tenant AND b.base_url = asynch_service_of(url) AND b.open_until IS NOT NULL
     ) p
+$$;
+
+-- Since version 3: what a tenant's callbacks are signed with: one without an end, and those it took the place of.
+CREATE TABLE IF NOT EXISTS asynch_webhook_key (
+    id         bigint PRIMARY KEY DEFAULT asynch_new_id(),
+    tenant_id  bigint NOT NULL,
+    creator    text NOT NULL DEFAULT '',
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expire_at  timestamptz,
+    secret     text NOT NULL                           -- sealed
+);
+CREATE UNIQUE INDEX IF NOT EXISTS asynch_webhook_key_current ON asynch_webhook_key (tenant_id) WHERE expire_at IS NULL;
+CREATE INDEX IF NOT EXISTS asynch_webhook_key_tenant ON asynch_webhook_key (tenant_id, id);
+
+-- The task that tells of another one, as it must be inserted; no row where nobody wants to know. What it tells is the
+-- row as it is now: when it is delivered, the task may be elsewhere. The system does its own work for tenant T as ~T,
+-- which is nobody's: no reader, limit or statistics of T meets it.
+CREATE OR REPLACE FUNCTION asynch_delivery(t asynch_task, event text)
+RETURNS TABLE (id bigint, tenant_id bigint, parent_id bigint, lane_id integer, model_name text, creator text,
+    biz_name text, input_ref text, request_payload text, queue_timeout_seconds integer, wake_at timestamptz)
+LANGUAGE sql VOLATILE AS $$
+    SELECT asynch_new_id(), ~t.tenant_id, t.id, m.lane_id, m.model_name, t.creator, event, t.callback_url,
+           jsonb_build_object('type', event, 'timestamp', asynch_time(now()), 'task', jsonb_build_object(
+               'id', t.id, 'tenant_id', t.tenant_id, 'model_name', t.model_name, 'biz_name', t.biz_name,
+               'client_ref', t.client_ref, 'metadata', t.metadata, 'rank', t.rank, 'state', t.state, 'final', t.final,
+               'phase', t.phase, 'progress', t.progress, 'message', t.message, 'oss_file', t.oss_file,
+               'file_type', t.file_type, 'content_type', t.content_type, 'file_size', t.file_size, 'sha256', t.sha256,
+               'error_code', t.error_code, 'error_msg', t.error_msg, 'error_retryable', t.error_retryable,
+               'retry_count', t.retry_count, 'retry_times', o.retry_times, 'attempt', t.attempt,
+               'attempts', t.attempts, 'creator', t.creator, 'updater', t.updater, 'input_ref', t.input_ref,
+               'delayed', false, 'created_at', asynch_time(t.created_at), 'started_at', asynch_time(t.started_at),
+               'finished_at', asynch_time(t.finished_at), 'expire_at', asynch_time(t.expire_at),
+               'updated_at', asynch_time(t.updated_at), 'enqueue_at', asynch_time(t.enqueue_at)))::text,
+           259200, now() + interval '3 days'
+    FROM asynch_models m LEFT JOIN asynch_models o ON o.lane_id = t.lane_id
+    WHERE m.lane_id = t.callback_lane AND event <> ''
+$$;
+
+-- What the end of a task is called; '' where it is no end.
+CREATE OR REPLACE FUNCTION asynch_event(t asynch_task) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN NOT t.final THEN '' WHEN t.state = 3 THEN 'task.failed' WHEN t.state = 5 THEN 'task.cancelled'
+                ELSE 'task.completed' END
 $$;
 
 INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '3')

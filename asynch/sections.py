@@ -132,9 +132,9 @@ class Storage(Section):
     public_base_url: OptionalBaseUrl = ""
 
     @property
-    def urls_last(self) -> bool:
-        """Whether the URLs of results are permanent."""
-        return self.backend == "http" or bool(self.public_base_url)
+    def urls_last_s(self) -> float | None:
+        """How long the URLs of results work; None for ever."""
+        return None if self.backend == "http" or self.public_base_url else self.url_ttl
 
 
 class Jwt(Section):

@@ -9,8 +9,10 @@ from asynch.cleaner.terms import Terms as CleanerTerms
 from asynch.errors import UserError
 from asynch.executors.egress import Policy
 from asynch.executors.http import HttpExecutor
+from asynch.executors.webhook import WebhookExecutor
 from asynch.secretbox import SecretBox, load_keys
 from asynch.service import schema
+from asynch.service.documents import Documents
 from asynch.settings import Settings
 from asynch.storage import Storage
 from asynch.storage.http import HttpStorage
@@ -117,9 +119,8 @@ def worker_setup(settings: Settings) -> Setup:
         tmp_host_grace_s=worker.tmp_host_grace,
         delete_results=settings.cleaner.delete_results,
     )
-    http = HttpExecutor(
-        Policy.parse(settings.egress.models_allow, settings.egress.deny, allow_loopback=settings.egress_allow_loopback)
-    )
+    egress, loopback = settings.egress, settings.egress_allow_loopback
+    http = HttpExecutor(Policy.parse(egress.models_allow, egress.deny, allow_loopback=loopback))
     return Setup(
         dsn=dsn,
         lock_dsn=settings.database.lock_dsn.get_secret_value() or dsn,
@@ -139,9 +140,11 @@ def worker_setup(settings: Settings) -> Setup:
         terms=Terms(host, failed_s, settings.cleaner.unfetched_retention),
         cleaner=cleaner if settings.cleaner.enabled else None,
         executor=http,
+        webhooks=WebhookExecutor(Policy.parse(egress.webhooks_allow, egress.deny, allow_loopback=loopback)),
         follower=http,
         storage=storage,
         box=box,
         tmp=TmpDir(settings.tmp_path, max_bytes=worker.tmp_max),
         public_url=settings.public_url,
+        documents=Documents(settings.public_url, storage, settings.storage.urls_last_s),
     )

@@ -57,6 +57,7 @@ def emptied_dsn(module_dsn: str) -> str:
             "idempotency",
             "key",
             "tenant",
+            "webhook_key",
             "service",
             "breaker",
             "pace",

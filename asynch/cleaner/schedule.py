@@ -14,6 +14,7 @@ from asynch.cleaner.expire import expire
 from asynch.cleaner.fold import fold
 from asynch.cleaner.leader import Leader
 from asynch.cleaner.lose import lose
+from asynch.cleaner.notice import notice
 from asynch.cleaner.purge import forget, purge
 from asynch.cleaner.retry import retry
 from asynch.cleaner.terms import Terms
@@ -42,6 +43,7 @@ class Cleaner:
         often, seldom = 1.0, terms.interval_s
         self._every(often, "retry", partial(retry, pool, terms))
         self._every(often, "expire", partial(expire, pool, terms))
+        self._every(often, "notice", partial(notice, pool, terms))
         self._every(seldom, "lose", partial(lose, pool, terms, storage))
         self._every(seldom, "purge", partial(purge, pool, terms, storage, self._stop.is_set))
         self._every(seldom, "forget", partial(forget, pool, terms))

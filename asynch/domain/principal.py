@@ -38,3 +38,11 @@ class Caller:
     method: str = ""
     since: float = 0.0  #: when the request began, of monotonic()
     upload_headers: str = field(default="", repr=False)  #: what the uploads of its tasks need of its headers, sealed
+
+
+def served_by(tenant_id: int) -> int:
+    """The tenant under which the system does its own work for this one, and back.
+
+    Tenants are never negative, so that no reader, limit or statistics of a tenant meets what is done on its behalf.
+    """
+    return ~tenant_id

@@ -10,6 +10,8 @@ UPLOAD_BACKOFF_S = 10.0
 UPLOAD_BACKOFF_MAX_S = 300.0
 #: A model's Retry-After is believed up to this, seconds.
 RETRY_AFTER_MAX_S = 3600.0
+#: How much longer than scheduled a pause may be.
+JITTER = 0.1
 
 
 class RetryOn(str, Enum):
@@ -27,6 +29,7 @@ class RetryRule:
     on: RetryOn
     backoff_s: float
     queue_max_s: int  #: age from which a retry goes to the head; 0 always, -1 never
+    schedule: tuple[int, ...] = ()  #: pauses before the first, second ... retry, seconds; then backoff_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,26 @@ class Plan:
 
 
 def after_failed_call(
-    rule: RetryRule, *, retries_used: int, age_s: float, transient: bool, retry_after_s: float | None = None
+    rule: RetryRule,
+    *,
+    retries_used: int,
+    age_s: float,
+    transient: bool,
+    retry_after_s: float | None = None,
+    jitter: float = 0.0,
 ) -> Plan:
-    """Decide after a failed call; `age_s` counts from creation, `retry_after_s` is the model's own wish."""
+    """Decide after a failed call; `age_s` counts from creation, `retry_after_s` is the model's own wish.
+
+    A pause of a schedule grows by the part `jitter` (0-1) of `JITTER`, so that who failed together does not come back
+    together.
+    """
     allowed = transient or rule.on is RetryOn.ANY
     if not allowed or retries_used >= rule.times:
         return Plan(again=False)
-    delay_s = max(rule.backoff_s, min(retry_after_s or 0.0, RETRY_AFTER_MAX_S))
+    pause_s = rule.backoff_s
+    if retries_used < len(rule.schedule):
+        pause_s = rule.schedule[retries_used] * (1 + JITTER * jitter)
+    delay_s = max(pause_s, min(retry_after_s or 0.0, RETRY_AFTER_MAX_S))
     head = rule.queue_max_s == 0 or (rule.queue_max_s > 0 and age_s + delay_s >= rule.queue_max_s)
     return Plan(again=True, delay_s=delay_s, head=head)
 

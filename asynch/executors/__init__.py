@@ -26,6 +26,7 @@ class Order:
     timeout_s: float = 60.0  #: the whole call, wall clock
     max_bytes: int = 1 << 30  #: of the result
     progress_url: str = field(default="", repr=False)  #: where the model may tell of its progress; whoever has it may
+    idempotency_key: str = ""  #: what a repetition is known by; empty: the task's id
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,13 @@ class Working:
     retry_after_s: float | None = None  #: the model's wish for when to ask again
     progress: float | None = None  #: 0-100
     message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The work is done, and there is no result to keep."""
+
+    http_status: int | None = None
 
 
 class Call:
@@ -88,9 +96,9 @@ class Call:
 class Executor(Protocol):
     """Makes one attempt and writes the result's bytes into `out` as they come."""
 
-    def run(self, order: Order, out: BinaryIO, call: Call) -> Working | None:
-        """Return None when the whole result is in `out`, or where it will be; raise ExecutorError (CallCut when ended
-        by this side).
+    def run(self, order: Order, out: BinaryIO, call: Call) -> Working | Done | None:
+        """Return None when the whole result is in `out`, where it will be, or that there is none; raise ExecutorError
+        (CallCut when ended by this side).
 
         An OSError of `out.write` passes through untouched: it is the disk's, not the model's.
         """

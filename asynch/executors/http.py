@@ -30,6 +30,7 @@ from asynch.executors.session import Connections
 
 _CHUNK = 1 << 17
 _ERROR_BODY = 1024
+_MOST_IGNORED = 1 << 16
 _MAX_RETRY_AFTER_S = 3600.0
 _TRANSIENT = frozenset({408, 425, 429})
 _WAITS = frozenset({429, 503})
@@ -92,6 +93,16 @@ class HttpExecutor:
         if isinstance(hop, _Hop):
             raise ExecutorError(ErrorCode.BAD_RESPONSE, f"led on more than {_MOST_HOPS} times", transient=False)
         return hop
+
+    def post(self, order: Order, call: Call) -> int:
+        """The status of a 2xx answer whose body is of no interest; any other raises, as in `run`."""
+        with self._answer(partial(_send, order=order, call=call), call) as answer:
+            if not 200 <= answer.status < 300:
+                raise _refusal(answer, order)
+            left = _MOST_IGNORED  # read, so that the connection can be kept
+            while left > 0 and (data := _read(answer, left)):
+                left -= len(data)
+            return answer.status
 
     def probe(self, order: Order, out: BinaryIO, call: Call, heard: Callable[[int, str], None]) -> None:
         """As `run` for an answer of any status; `heard` is told the status and the type it claims before its body."""
@@ -168,7 +179,7 @@ def _headers(order: Order) -> dict[str, tuple[str, str]]:
         "Accept-Encoding": "identity",  # the bytes are the result, whatever their coding; nothing bound changes that
         "X-Asynch-Task-Id": order.task_id,
         "X-Asynch-Attempt": str(order.attempt),
-        "Idempotency-Key": order.task_id,
+        "Idempotency-Key": order.idempotency_key or order.task_id,
     }
     if order.progress_url:
         own["X-Asynch-Progress-Url"] = order.progress_url

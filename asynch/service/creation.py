@@ -14,6 +14,7 @@ from asynch.domain.redact import redacted
 from asynch.errors import AsynchError, Conflict, InvalidInput, Mistake, NotFound, QueueFull, Refused
 from asynch.service.announcer import Announcer
 from asynch.service.rooms import Rooms
+from asynch.service.webhooks import Webhooks
 from asynch.store import tasks as store
 from asynch.store.oplog import Operation, insert_op_logs
 from asynch.store.tasks import NewTask, TaskLane
@@ -51,6 +52,7 @@ class Creation:
     pool: Pool
     announcer: Announcer
     rooms: Rooms
+    webhooks: Webhooks
     queue_timeout_s: float
     log_payloads: bool
     timezone: str  #: of the day a task counts under
@@ -96,9 +98,11 @@ class Creation:
             results, placed = self._admit(conn, tenant_id, items, count=count)
             if strict and isinstance(refusal := results[0], Refused):
                 raise refusal
+            urls = {task.callback_url for _, _, task in placed if task.callback_url}
             store.insert_tasks(
                 conn,
                 placed,
+                callback_lanes=self.webhooks.lanes(conn, tenant_id, urls),
                 tenant_id=tenant_id,
                 creator=caller.principal.user,
                 queue_timeout_s=self.queue_timeout_s,

@@ -25,8 +25,8 @@ def create_key(pool: Pool, tenant_id: int, name: str, *, admin: bool = False) ->
     """Make a key: its id, and the token `ak_<id>_<secret>` that nobody can be told again."""
     if not name or "\0" in name:
         raise UserError("a key needs a name")
-    if not -(2**63) <= tenant_id < 2**63:
-        raise UserError(f"tenant {tenant_id}: expected a 64-bit number")
+    if not 0 <= tenant_id < 2**63:
+        raise UserError(f"tenant {tenant_id}: expected a 64-bit number that is not negative")
     key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     role = Role.ADMIN if admin else Role.USER
     with db.transaction(pool) as conn:

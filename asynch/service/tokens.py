@@ -30,7 +30,7 @@ _SHORTEST_RSA = 2048
 _MOST_KEYS = 100
 _LONGEST_NAME = 128
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
-_INT = re.compile(r"-?[0-9]{1,19}")
+_INT = re.compile(r"[0-9]{1,19}")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -160,7 +160,7 @@ def _public(material: object) -> Key | None:
 def _tenant(claim: object) -> int:
     if isinstance(claim, str) and _INT.fullmatch(claim):
         claim = int(claim)
-    if not isinstance(claim, int) or isinstance(claim, bool) or not -(2**63) <= claim < 2**63:
+    if not isinstance(claim, int) or isinstance(claim, bool) or not 0 <= claim < 2**63:
         raise TokenRefused("no tenant")
     return claim
 

@@ -38,14 +38,14 @@ FOR UPDATE
 
 -- list_models --
 SELECT * FROM asynch_models
-WHERE tenant_id = %(tenant_id)s AND deleted_at IS NULL
+WHERE tenant_id = ANY(%(tenants)s::bigint[]) AND deleted_at IS NULL
   AND (%(kind)s::text IS NULL OR kind = %(kind)s)
   AND (%(name)s::text IS NULL OR strpos(model_name, %(name)s) > 0)
 ORDER BY id DESC LIMIT %(limit)s OFFSET %(offset)s
 
 -- count_models --
 SELECT count(*) AS total FROM asynch_models
-WHERE tenant_id = %(tenant_id)s AND deleted_at IS NULL
+WHERE tenant_id = ANY(%(tenants)s::bigint[]) AND deleted_at IS NULL
   AND (%(kind)s::text IS NULL OR kind = %(kind)s)
   AND (%(name)s::text IS NULL OR strpos(model_name, %(name)s) > 0)
 

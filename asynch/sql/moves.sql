@@ -1,4 +1,5 @@
--- All writes to asynch_task.state stand in this file; each is one event of asynch/domain/states.py.
+-- All writes to asynch_task.state stand in this file; each is one event of asynch/domain/states.py. A move that ends a
+-- task also inserts the task that delivers its callback (`told`): both are there, or neither.
 
 -- claim --
 -- CLAIM. `lanes` with the slots won in each, and where each rank begins; a statement of its own, because a snapshot
@@ -71,7 +72,7 @@ SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.
        extract(epoch FROM now() - c.enqueue_at)::float8 AS waited_s,
        extract(epoch FROM now() - c.created_at)::float8 AS age_s,
        m.base_url, m.route, m.http_method, m.api_key, m.timeout_seconds, m.retry_times, m.retry_queue_max_seconds,
-       m.retry_on, m.retry_backoff_seconds, m.max_result_bytes
+       m.retry_on, m.retry_backoff_seconds, m.retry_schedule, m.max_result_bytes
 FROM claimed c CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = c.lane_id OFFSET 0) m
 ORDER BY c.rank, c.enqueue_at, c.id
 
@@ -96,35 +97,43 @@ SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.
        extract(epoch FROM now() - c.enqueue_at)::float8 AS waited_s,
        extract(epoch FROM now() - c.created_at)::float8 AS age_s,
        m.base_url, m.route, m.http_method, m.api_key, m.timeout_seconds, m.retry_times, m.retry_queue_max_seconds,
-       m.retry_on, m.retry_backoff_seconds, m.max_result_bytes
+       m.retry_on, m.retry_backoff_seconds, m.retry_schedule, m.max_result_bytes
 FROM claimed c CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = c.lane_id OFFSET 0) m
 
 -- settle --
 -- DEFER, SAVE, DELIVER, FAIL, GIVE_UP, RELEASE, LOSE, CANCEL by the holder of the claim, many at once. Fenced by
 -- attempt and worker; a row that does not come back is someone else's now. `state + 0` keeps the planner on the primary key.
-UPDATE asynch_task t
-SET state = o.state, final = o.final, phase = o.phase, rank = o.rank,
-    enqueue_at = CASE WHEN o.enqueue_in_s IS NULL THEN t.enqueue_at ELSE now() + make_interval(secs => o.enqueue_in_s) END,
-    wake_at = CASE WHEN o.wake_in_s IS NOT NULL THEN now() + make_interval(secs => o.wake_in_s)
-                   WHEN o.state = 0 AND o.phase = 0
-                   THEN now() + make_interval(secs => coalesce(t.queue_timeout_seconds, %(queue_timeout_s)s::float8)) END,
-    finished_at = CASE WHEN o.finished THEN now() ELSE t.finished_at END,
-    tmp_file = o.tmp_file, tmp_host = o.tmp_host, oss_file = o.oss_file, file_type = o.file_type,
-    content_type = o.content_type, file_size = o.file_size, sha256 = o.sha256,
-    error_code = o.error_code, error_msg = o.error_msg, error_retryable = o.error_retryable,
-    upload_failures = o.upload_failures, poll_url = o.poll_url, cancel_requested = t.cancel_requested AND o.state = 1,
-    upload_headers = CASE WHEN o.final THEN '' ELSE t.upload_headers END,
-    attempts = (CASE WHEN jsonb_array_length(t.attempts) >= 20 THEN t.attempts - 0 ELSE t.attempts END)
-        || (o.record || jsonb_build_object('finishedAt', asynch_time(now()))),
-    version = t.version + 1, updated_at = now()
-FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS o(
-    tenant_id bigint, id bigint, attempt int, worker_id bigint, state smallint, final boolean, phase smallint,
-    rank smallint, enqueue_in_s float8, wake_in_s float8, finished boolean, tmp_file text, tmp_host text,
-    oss_file text, file_type text, content_type text, file_size bigint, sha256 text, error_code text, error_msg text,
-    error_retryable boolean, upload_failures int, poll_url text, record jsonb)
-WHERE t.tenant_id = o.tenant_id AND t.id = o.id AND t.attempt = o.attempt AND t.worker_id = o.worker_id
-  AND t.state + 0 = 1
-RETURNING t.id, t.attempt, now() AS at
+WITH moved AS (
+    UPDATE asynch_task t
+    SET state = o.state, final = o.final, phase = o.phase, rank = o.rank,
+        enqueue_at = CASE WHEN o.enqueue_in_s IS NULL THEN t.enqueue_at ELSE now() + make_interval(secs => o.enqueue_in_s) END,
+        wake_at = CASE WHEN o.wake_in_s IS NOT NULL THEN now() + make_interval(secs => o.wake_in_s)
+                       WHEN o.state = 0 AND o.phase = 0
+                       THEN now() + make_interval(secs => coalesce(t.queue_timeout_seconds, %(queue_timeout_s)s::float8)) END,
+        finished_at = CASE WHEN o.finished THEN now() ELSE t.finished_at END,
+        tmp_file = o.tmp_file, tmp_host = o.tmp_host, oss_file = o.oss_file, file_type = o.file_type,
+        content_type = o.content_type, file_size = o.file_size, sha256 = o.sha256,
+        error_code = o.error_code, error_msg = o.error_msg, error_retryable = o.error_retryable,
+        upload_failures = o.upload_failures, poll_url = o.poll_url, cancel_requested = t.cancel_requested AND o.state = 1,
+        upload_headers = CASE WHEN o.final THEN '' ELSE t.upload_headers END,
+        attempts = (CASE WHEN jsonb_array_length(t.attempts) >= 20 THEN t.attempts - 0 ELSE t.attempts END)
+            || (o.record || jsonb_build_object('finishedAt', asynch_time(now()))),
+        version = t.version + 1, updated_at = now()
+    FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS o(
+        tenant_id bigint, id bigint, attempt int, worker_id bigint, state smallint, final boolean, phase smallint,
+        rank smallint, enqueue_in_s float8, wake_in_s float8, finished boolean, tmp_file text, tmp_host text,
+        oss_file text, file_type text, content_type text, file_size bigint, sha256 text, error_code text, error_msg text,
+        error_retryable boolean, upload_failures int, poll_url text, record jsonb)
+    WHERE t.tenant_id = o.tenant_id AND t.id = o.id AND t.attempt = o.attempt AND t.worker_id = o.worker_id
+      AND t.state + 0 = 1
+    RETURNING t.id, t.attempt, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task
+), told AS (
+    INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, biz_name, input_ref,
+        request_payload, queue_timeout_seconds, wake_at)
+    SELECT d.* FROM moved m CROSS JOIN LATERAL asynch_delivery(m.task, asynch_event(m.task)) d
+    WHERE (m.task).id IS NOT NULL
+)
+SELECT m.id, m.attempt, now() AS at, (m.task).callback_lane FROM moved m
 
 -- rescue --
 -- RESCUE, CRASH, CANCEL: what dead workers left in state 1, or (`ids`) a living one has no longer in hand. `charged`
@@ -138,27 +147,34 @@ WITH orphan AS MATERIALIZED (
     WHERE t.state = 1 AND t.worker_id = ANY(%(workers)s::bigint[])
       AND (%(ids)s::bigint[] IS NULL OR t.id = ANY(%(ids)s::bigint[]))
     LIMIT %(most)s FOR UPDATE SKIP LOCKED
+), moved AS (
+    UPDATE asynch_task t
+    SET state = o.state, final = o.state <> 0,
+        wake_at = CASE WHEN o.state <> 0 THEN now() + make_interval(secs => %(failed_retention_s)s)
+                       WHEN t.phase = 0
+                       THEN now() + make_interval(secs => coalesce(t.queue_timeout_seconds, %(queue_timeout_s)s::float8)) END,
+        crash_count = t.crash_count + CASE WHEN %(charged)s AND t.phase = 0 AND t.poll_url = '' THEN 1 ELSE 0 END,
+        finished_at = CASE WHEN o.state <> 0 THEN now() ELSE t.finished_at END,
+        error_code = CASE o.state WHEN 5 THEN 'cancelled' WHEN 3 THEN 'crashed' ELSE t.error_code END,
+        error_msg = CASE o.state WHEN 5 THEN 'cancelled by the user' WHEN 3 THEN 'every worker that ran it ended abnormally'
+                    ELSE t.error_msg END,
+        error_retryable = CASE WHEN o.state = 3 THEN false ELSE t.error_retryable END,
+        cancel_requested = false, upload_headers = CASE o.state WHEN 0 THEN t.upload_headers ELSE '' END,
+        attempts = (CASE WHEN jsonb_array_length(t.attempts) >= 20 THEN t.attempts - 0 ELSE t.attempts END)
+            || jsonb_build_object('attempt', t.attempt, 'startedAt', asynch_time(t.started_at), 'finishedAt', asynch_time(now()),
+                'host', %(host)s::text, 'phase', t.phase, 'outcome', 'worker_lost', 'code', NULL, 'httpStatus', NULL,
+                'detail', 'its worker stopped answering'),
+        version = t.version + 1, updated_at = now()
+    FROM orphan o
+    WHERE t.tenant_id = o.tenant_id AND t.id = o.id
+    RETURNING t.lane_id, t.state, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task
+), told AS (
+    INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, biz_name, input_ref,
+        request_payload, queue_timeout_seconds, wake_at)
+    SELECT d.* FROM moved m CROSS JOIN LATERAL asynch_delivery(m.task, asynch_event(m.task)) d
+    WHERE (m.task).id IS NOT NULL
 )
-UPDATE asynch_task t
-SET state = o.state, final = o.state <> 0,
-    wake_at = CASE WHEN o.state <> 0 THEN now() + make_interval(secs => %(failed_retention_s)s)
-                   WHEN t.phase = 0
-                   THEN now() + make_interval(secs => coalesce(t.queue_timeout_seconds, %(queue_timeout_s)s::float8)) END,
-    crash_count = t.crash_count + CASE WHEN %(charged)s AND t.phase = 0 AND t.poll_url = '' THEN 1 ELSE 0 END,
-    finished_at = CASE WHEN o.state <> 0 THEN now() ELSE t.finished_at END,
-    error_code = CASE o.state WHEN 5 THEN 'cancelled' WHEN 3 THEN 'crashed' ELSE t.error_code END,
-    error_msg = CASE o.state WHEN 5 THEN 'cancelled by the user' WHEN 3 THEN 'every worker that ran it ended abnormally'
-                ELSE t.error_msg END,
-    error_retryable = CASE WHEN o.state = 3 THEN false ELSE t.error_retryable END,
-    cancel_requested = false, upload_headers = CASE o.state WHEN 0 THEN t.upload_headers ELSE '' END,
-    attempts = (CASE WHEN jsonb_array_length(t.attempts) >= 20 THEN t.attempts - 0 ELSE t.attempts END)
-        || jsonb_build_object('attempt', t.attempt, 'startedAt', asynch_time(t.started_at), 'finishedAt', asynch_time(now()),
-            'host', %(host)s::text, 'phase', t.phase, 'outcome', 'worker_lost', 'code', NULL, 'httpStatus', NULL,
-            'detail', 'its worker stopped answering'),
-    version = t.version + 1, updated_at = now()
-FROM orphan o
-WHERE t.tenant_id = o.tenant_id AND t.id = o.id
-RETURNING t.lane_id, t.state
+SELECT m.lane_id, m.state FROM moved m
 
 -- retry_due --
 -- RETRY: back-off over. Rank and enqueue_at were decided with the failure.
@@ -183,6 +199,7 @@ UPDATE asynch_task t
 SET state = 0, final = false, retry_count = 0, crash_count = 0, upload_failures = 0, poll_url = '', enqueue_at = now(),
     rank = t.rank | 1, started_at = CASE t.phase WHEN 1 THEN now() ELSE t.started_at END,
     expire_at = NULL, finished_at = NULL, error_code = '', error_msg = '', error_retryable = NULL,
+    expire_notice_seconds = abs(t.expire_notice_seconds),
     wake_at = CASE WHEN t.phase = 0
               THEN now() + make_interval(secs => coalesce(t.queue_timeout_seconds, %(queue_timeout_s)s::float8)) END,
     updater = %(updater)s, version = t.version + 1, updated_at = now()
@@ -195,22 +212,30 @@ RETURNING t.id, t.lane_id
 
 -- cancel --
 -- CANCEL: who waits is cancelled at once; who runs is marked, and its worker (or the rescue) cancels it.
-UPDATE asynch_task t
-SET state = CASE WHEN t.state = 1 THEN 1 ELSE 5 END,
-    final = t.state <> 1,
-    cancel_requested = t.state = 1,
-    wake_at = CASE WHEN t.state = 1 THEN t.wake_at ELSE now() + make_interval(secs => %(failed_retention_s)s) END,
-    finished_at = CASE WHEN t.state = 1 THEN t.finished_at ELSE now() END,
-    error_code = CASE WHEN t.state = 1 THEN t.error_code ELSE 'cancelled' END,
-    error_msg = CASE WHEN t.state = 1 THEN t.error_msg ELSE 'cancelled by the user' END,
-    error_retryable = CASE WHEN t.state = 1 THEN t.error_retryable END,
-    upload_headers = CASE WHEN t.state = 1 THEN t.upload_headers ELSE '' END,
-    updater = %(updater)s, version = t.version + 1, updated_at = now()
-FROM (SELECT q.id FROM asynch_task q
-      WHERE q.tenant_id = %(tenant_id)s AND q.id = ANY(%(ids)s::bigint[]) AND NOT q.final AND NOT q.cancel_requested
-      ORDER BY q.id FOR UPDATE) q
-WHERE t.tenant_id = %(tenant_id)s AND t.id = q.id
-RETURNING t.id, t.state, t.worker_id
+WITH moved AS (
+    UPDATE asynch_task t
+    SET state = CASE WHEN t.state = 1 THEN 1 ELSE 5 END,
+        final = t.state <> 1,
+        cancel_requested = t.state = 1,
+        wake_at = CASE WHEN t.state = 1 THEN t.wake_at ELSE now() + make_interval(secs => %(failed_retention_s)s) END,
+        finished_at = CASE WHEN t.state = 1 THEN t.finished_at ELSE now() END,
+        error_code = CASE WHEN t.state = 1 THEN t.error_code ELSE 'cancelled' END,
+        error_msg = CASE WHEN t.state = 1 THEN t.error_msg ELSE 'cancelled by the user' END,
+        error_retryable = CASE WHEN t.state = 1 THEN t.error_retryable END,
+        upload_headers = CASE WHEN t.state = 1 THEN t.upload_headers ELSE '' END,
+        updater = %(updater)s, version = t.version + 1, updated_at = now()
+    FROM (SELECT q.id FROM asynch_task q
+          WHERE q.tenant_id = %(tenant_id)s AND q.id = ANY(%(ids)s::bigint[]) AND NOT q.final AND NOT q.cancel_requested
+          ORDER BY q.id FOR UPDATE) q
+    WHERE t.tenant_id = %(tenant_id)s AND t.id = q.id
+    RETURNING t.id, t.state, t.worker_id, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task
+), told AS (
+    INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, biz_name, input_ref,
+        request_payload, queue_timeout_seconds, wake_at)
+    SELECT d.* FROM moved m CROSS JOIN LATERAL asynch_delivery(m.task, asynch_event(m.task)) d
+    WHERE (m.task).id IS NOT NULL
+)
+SELECT m.id, m.state, m.worker_id FROM moved m
 
 -- expire_queue --
 -- EXPIRE: waited too long since it was due.
@@ -218,15 +243,22 @@ WITH due AS MATERIALIZED (
     SELECT t.tenant_id, t.id FROM asynch_task t
     WHERE t.state = 0 AND NOT t.final AND t.wake_at <= now()
     ORDER BY t.wake_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
+), moved AS (
+    UPDATE asynch_task t
+    SET state = 3, final = true, error_code = 'queue_expired', error_msg = 'waited longer in the queue than allowed',
+        error_retryable = true, finished_at = now(), wake_at = now() + make_interval(secs => %(failed_retention_s)s),
+        upload_headers = '',
+        version = t.version + 1, updated_at = now()
+    FROM due d
+    WHERE t.tenant_id = d.tenant_id AND t.id = d.id
+    RETURNING t.lane_id, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task
+), told AS (
+    INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, biz_name, input_ref,
+        request_payload, queue_timeout_seconds, wake_at)
+    SELECT d.* FROM moved m CROSS JOIN LATERAL asynch_delivery(m.task, asynch_event(m.task)) d
+    WHERE (m.task).id IS NOT NULL
 )
-UPDATE asynch_task t
-SET state = 3, final = true, error_code = 'queue_expired', error_msg = 'waited longer in the queue than allowed',
-    error_retryable = true, finished_at = now(), wake_at = now() + make_interval(secs => %(failed_retention_s)s),
-    upload_headers = '',
-    version = t.version + 1, updated_at = now()
-FROM due d
-WHERE t.tenant_id = d.tenant_id AND t.id = d.id
-RETURNING t.lane_id
+SELECT m.lane_id FROM moved m
 
 -- lose_silent_hosts --
 -- LOSE: results saved on hosts that have been silent too long are called again. From host to host, so that what
@@ -273,7 +305,8 @@ WITH stored AS MATERIALIZED (
 ), fetched AS (
     UPDATE asynch_task t
     SET state = 4, expire_at = now() + make_interval(secs => m.auto_clean_seconds),
-        wake_at = now() + make_interval(secs => m.auto_clean_seconds), version = t.version + 1, updated_at = now()
+        wake_at = now() + make_interval(secs => m.auto_clean_seconds),
+        expire_notice_seconds = abs(t.expire_notice_seconds), version = t.version + 1, updated_at = now()
     FROM seen s JOIN asynch_models m ON m.lane_id = s.lane_id
     WHERE t.tenant_id = %(tenant_id)s AND t.id = s.id AND s.state = 2
     RETURNING t.id, t.expire_at
@@ -286,23 +319,26 @@ FROM asynch_task t LEFT JOIN seen s ON s.id = t.id LEFT JOIN fetched f ON f.id =
 WHERE t.tenant_id = %(tenant_id)s AND t.id = ANY(%(ids)s::bigint[])
 
 -- purge --
--- PURGE: the rows of one final state whose time is over, with a word in the op log that they were.
+-- PURGE: the rows of one final state whose time is over, with a word in the op log that they were; the system's own
+-- go without one, and nobody's before the notice that he asked for.
 WITH due AS MATERIALIZED (
     SELECT t.tenant_id, t.id FROM asynch_task t
-    WHERE t.state = %(state)s AND t.final AND t.wake_at <= now()
+    WHERE t.state = %(state)s AND t.final AND t.wake_at <= now() AND coalesce(t.expire_notice_seconds, 0) <= 0
       AND (%(ids)s::bigint[] IS NULL OR t.id = ANY(%(ids)s::bigint[]))
     ORDER BY t.wake_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
 ), purged AS (
     DELETE FROM asynch_task t USING due d WHERE t.tenant_id = d.tenant_id AND t.id = d.id
     RETURNING t.*
+), logged AS (
+    INSERT INTO asynch_op_log (tenant_id, creator, op_type, biz_name, model_name, task_id, success, response_payload)
+    SELECT p.tenant_id, p.creator, 'purgeTask', p.biz_name, p.model_name, p.task_id, 1,
+           jsonb_build_object('state', p.state, 'code', p.error_code)::text
+    FROM purged p WHERE p.tenant_id >= 0
 )
-INSERT INTO asynch_op_log (tenant_id, creator, op_type, biz_name, model_name, task_id, success, response_payload)
-SELECT p.tenant_id, p.creator, 'purgeTask', p.biz_name, p.model_name, p.task_id, 1,
-       jsonb_build_object('state', p.state, 'code', p.error_code)::text
-FROM purged p
+SELECT count(*) AS purged FROM purged
 
 -- purgeable --
 -- The stored objects of the rows `purge` would take, when they go with the row.
 SELECT t.tenant_id, t.id, t.oss_file FROM asynch_task t
-WHERE t.state = %(state)s AND t.final AND t.wake_at <= now()
+WHERE t.state = %(state)s AND t.final AND t.wake_at <= now() AND coalesce(t.expire_notice_seconds, 0) <= 0
 ORDER BY t.wake_at LIMIT %(most)s

@@ -19,5 +19,13 @@ ORDER BY tenant_id, id LIMIT %(most)s
 UPDATE asynch_task SET upload_headers = %(new)s
 WHERE tenant_id = %(tenant_id)s AND id = %(id)s AND upload_headers = %(old)s
 
+-- sealed_webhook_keys --
+SELECT tenant_id, id, secret AS token FROM asynch_webhook_key
+WHERE (tenant_id, id) > (%(after_tenant)s, %(after_id)s) ORDER BY tenant_id, id LIMIT %(most)s
+
+-- reseal_webhook_key --
+UPDATE asynch_webhook_key SET secret = %(new)s
+WHERE tenant_id = %(tenant_id)s AND id = %(id)s AND secret = %(old)s
+
 -- swap_fact --
 UPDATE asynch_meta SET value = %(new)s WHERE key = %(key)s AND value = %(old)s

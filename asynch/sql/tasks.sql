@@ -6,14 +6,14 @@
 WITH created AS (
     INSERT INTO asynch_task (id, tenant_id, lane_id, model_name, creator, updater, rank, enqueue_at, wake_at,
         queue_timeout_seconds, expire_notice_seconds, biz_name, client_ref, metadata, input_ref, request_payload, callback_url,
-        trace_context, upload_headers)
+        callback_lane, trace_context, upload_headers)
     SELECT t.id, %(tenant_id)s, t.lane_id, t.model_name, %(creator)s, %(creator)s, t.rank,
            d.due, d.due + make_interval(secs => coalesce(t.queue_timeout_s, %(queue_timeout_s)s::float8)),
            t.queue_timeout_s, t.expire_notice_s, coalesce(t.biz_name, ''), coalesce(t.client_ref, ''), t.metadata, t.input_ref,
-           t.request_payload, coalesce(t.callback_url, ''), %(trace_context)s, %(upload_headers)s
+           t.request_payload, coalesce(t.callback_url, ''), t.callback_lane, %(trace_context)s, %(upload_headers)s
     FROM json_to_recordset(%(tasks)s::json) AS t(id bigint, lane_id int, model_name text, rank smallint, delay_s float8,
         not_before timestamptz, queue_timeout_s int, expire_notice_s int, biz_name text, client_ref text, metadata text,
-        input_ref text, request_payload text, callback_url text)
+        input_ref text, request_payload text, callback_url text, callback_lane int)
     CROSS JOIN LATERAL (
         SELECT greatest(now(), coalesce(t.not_before, now() + make_interval(secs => coalesce(t.delay_s, 0)))) AS due) d
     RETURNING lane_id, biz_name

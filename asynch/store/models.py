@@ -11,6 +11,7 @@ from psycopg.errors import UniqueViolation
 
 from asynch import db
 from asynch.db import Connection, Row
+from asynch.domain.principal import served_by
 from asynch.errors import Conflict
 
 
@@ -106,8 +107,11 @@ def _found(r: Row | None) -> Model | None:
 def list_models(
     conn: Connection, *, tenant_id: int, kind: str | None, name: str | None, limit: int, offset: int
 ) -> tuple[list[Model], int]:
-    """A page of a tenant's models, newest first, and how many there are; `name` is contained in theirs."""
-    which = {"tenant_id": tenant_id, "kind": kind, "name": name}
+    """A page of the lanes of a tenant and of the system on its behalf, newest first, and how many there are.
+
+    `name` is contained in theirs.
+    """
+    which = {"tenants": [tenant_id, served_by(tenant_id)], "kind": kind, "name": name}
     page, count = db.pipelined(
         conn, [("list_models", {**which, "limit": limit, "offset": offset}), ("count_models", which)]
     )

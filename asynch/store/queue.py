@@ -57,6 +57,11 @@ class Target:
     max_bytes: int
     retry: RetryRule
 
+    @property
+    def scheme(self) -> str:
+        """What kind of work it is."""
+        return self.base_url.partition(":")[0].lower()
+
 
 @dataclass(frozen=True, slots=True)
 class Saved:
@@ -102,6 +107,11 @@ class Claim:
     def task_id(self) -> str:
         """The id as clients know it."""
         return str(self.id)
+
+    @property
+    def is_systems(self) -> bool:
+        """Whether it is work of the system on behalf of a tenant, such as a delivery."""
+        return self.tenant_id < 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,17 +291,29 @@ def _target(r: Row) -> Target:
         timeout_s=float(r["timeout_seconds"]),
         max_bytes=r["max_result_bytes"],
         retry=RetryRule(
-            r["retry_times"], RetryOn(r["retry_on"]), float(r["retry_backoff_seconds"]), r["retry_queue_max_seconds"]
+            r["retry_times"],
+            RetryOn(r["retry_on"]),
+            float(r["retry_backoff_seconds"]),
+            r["retry_queue_max_seconds"],
+            tuple(r["retry_schedule"]),
         ),
     )
 
 
-def settle(conn: Connection, outcomes: Sequence[Outcome], *, queue_timeout_s: float) -> dict[tuple[int, int], datetime]:
-    """Write many fenced moves in one statement; returns (task id, attempt) of those still ours, and when."""
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a fenced move that was written."""
+
+    at: datetime  #: by the database's clock
+    told_lane: int | None  #: where a callback of the task's end waits to be delivered
+
+
+def settle(conn: Connection, outcomes: Sequence[Outcome], *, queue_timeout_s: float) -> dict[tuple[int, int], Settled]:
+    """Write many fenced moves in one statement; returns (task id, attempt) of those still ours."""
     ordered = sorted(outcomes, key=lambda o: (o.claim.tenant_id, o.claim.id))
     body = orjson.dumps([_outcome(o) for o in ordered]).decode()
     found = db.rows(conn, "settle", outcomes=body, queue_timeout_s=queue_timeout_s)
-    return {(r["id"], r["attempt"]): r["at"] for r in found}
+    return {(r["id"], r["attempt"]): Settled(r["at"], r["callback_lane"]) for r in found}
 
 
 def _outcome(o: Outcome) -> dict[str, Any]:
@@ -371,7 +393,8 @@ def purgeable(conn: Connection, *, state: int, most: int) -> list[tuple[int, str
 
 def purge(conn: Connection, *, state: int, most: int, ids: Sequence[int] | None = None) -> int:
     """Delete such rows (only those of `ids`, if given), leaving a word in the op log; returns how many."""
-    return db.run(conn, "purge", state=state, most=most, ids=list(ids) if ids is not None else None)
+    purged: int = db.one(conn, "purge", state=state, most=most, ids=list(ids) if ids is not None else None)["purged"]
+    return purged
 
 
 def names_object(conn: Connection, claim: Claim, address: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from asynch import db
 from asynch.db import Connection
-from asynch.domain import sender
+from asynch.domain import callbacks, sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Kind:
 KINDS: Sequence[Kind] = (
     Kind("models", "api_key", "sealed_models", "reseal_model"),
     Kind("tasks", sender.FIELD, "sealed_tasks", "reseal_task"),
+    Kind("webhooks", callbacks.FIELD, "sealed_webhook_keys", "reseal_webhook_key"),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -12,6 +13,9 @@ import orjson
 from asynch import db
 from asynch.db import Connection, Row
 from asynch.domain.retry import rank_of
+
+#: where no task has a callback
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class NewTask:
     delay_s: float = 0.0
     not_before: datetime | None = None
     queue_timeout_s: int | None = None
+    callback_url: str | None = None
+    expire_notice_s: int | None = None
 
     @property
     def is_due(self) -> bool:
@@ -181,11 +187,12 @@ def insert_tasks(
     creator: str,
     queue_timeout_s: float,
     timezone: str,
+    callback_lanes: Mapping[str, int] = _NONE,
     upload_headers: str = "",
 ) -> None:
     """Insert (id, lane id, task) rows, all for one tenant and with the same sealed headers.
 
-    They count under the day in `timezone`.
+    They count under the day in `timezone`. `callback_lanes` has the lane of each callback URL.
     """
     db.run(
         conn,
@@ -196,11 +203,11 @@ def insert_tasks(
         timezone=timezone,
         trace_context="",
         upload_headers=upload_headers,
-        tasks=orjson.dumps([_record(task_id, lane_id, task) for task_id, lane_id, task in tasks]).decode(),
+        tasks=orjson.dumps([_record(*task, callback_lanes) for task in tasks]).decode(),
     )
 
 
-def _record(task_id: int, lane_id: int, task: NewTask) -> dict[str, Any]:
+def _record(task_id: int, lane_id: int, task: NewTask, callback_lanes: Mapping[str, int]) -> dict[str, Any]:
     """A row to insert, without what is not given."""
     told = {
         "model_name": task.model_name,
@@ -212,6 +219,9 @@ def _record(task_id: int, lane_id: int, task: NewTask) -> dict[str, Any]:
         "metadata": task.metadata,
         "input_ref": task.input_ref,
         "request_payload": task.payload,
+        "callback_url": task.callback_url,
+        "callback_lane": callback_lanes[task.callback_url] if task.callback_url else None,
+        "expire_notice_s": task.expire_notice_s,
     }
     given = {name: value for name, value in told.items() if value is not None}
     return {"id": task_id, "lane_id": lane_id, "rank": rank_of(task.priority), **given}

@@ -16,6 +16,7 @@ from asynch.metrics import ApiMeter
 from asynch.secretbox import SecretBox
 from asynch.service.announcer import Announcer
 from asynch.service.creation import Creation
+from asynch.service.documents import Documents
 from asynch.service.feed import Feed
 from asynch.service.pace import Paces
 from asynch.service.progress import Progress
@@ -24,6 +25,7 @@ from asynch.service.rooms import Rooms
 from asynch.service.survey import Surveyor
 from asynch.service.tasks import Tasks
 from asynch.service.trial import Trials
+from asynch.service.webhooks import Webhooks
 from asynch.settings import Settings
 from asynch.storage import Storage
 from asynch.store import queue
@@ -53,11 +55,24 @@ class Parts:
             self.pool,
             announcer,
             Rooms(),
+            self.webhooks,
             chosen.queue_timeout,
             chosen.op_log.payloads,
             chosen.server.timezone,
             chosen.limits.tenant_queue_limit,
         )
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """Looks after callbacks."""
+        egress = self.settings.egress
+        policy = Policy.parse(egress.webhooks_allow, egress.deny, allow_loopback=self.settings.egress_allow_loopback)
+        return Webhooks(self.pool, self.box, policy)
+
+    @cached_property
+    def documents(self) -> Documents:
+        """Tells of tasks."""
+        return Documents(self.settings.public_url, self.storage, self.settings.storage.urls_last_s)
 
     @cached_property
     def trials(self) -> Trials:

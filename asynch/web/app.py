@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
@@ -14,6 +13,7 @@ from flask import Blueprint, Flask, Response, g, request
 from flask.json.provider import JSONProvider
 
 from asynch import log
+from asynch.service.documents import as_json
 from asynch.web import (
     Parts,
     auth,
@@ -31,12 +31,13 @@ from asynch.web import (
     streams,
     tasks,
     tenants,
+    webhooks,
     workers,
 )
 
 RESOURCES: Sequence[Blueprint] = (
     health.bp, metrics.bp, files.bp, models.bp, tasks.bp, progress.bp, stats.bp, oplog.bp, workers.bp,
-    tenants.bp, services.bp, streams.bp,
+    tenants.bp, services.bp, streams.bp, webhooks.bp,
 )  # fmt: skip
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -73,16 +74,10 @@ class Json(JSONProvider):
     """JSON through orjson; times as RFC 3339 in UTC with milliseconds."""
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:  # noqa: ARG002 - the framework's signature
-        return orjson.dumps(obj, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME).decode()
+        return as_json(obj).decode()
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:  # noqa: ARG002
         return orjson.loads(s)
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    raise TypeError(type(value).__name__)
 
 
 def _begin() -> None:

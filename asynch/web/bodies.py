@@ -23,7 +23,6 @@ INT4_MAX = 2**31 - 1
 INT8_MAX = 2**63 - 1
 _CHUNK = 1 << 16
 _ID = re.compile(r"[0-9]{1,19}")
-_TENANT = re.compile(r"-?[0-9]{1,19}")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -120,7 +119,7 @@ def _id(value: object) -> object:
 
 
 def _tenant_id(value: object) -> object:
-    return int(value) if isinstance(value, str) and _TENANT.fullmatch(value) else value
+    return int(value) if isinstance(value, str) and _ID.fullmatch(value) else value
 
 
 def _flag(value: object) -> object:
@@ -131,7 +130,7 @@ def _flag(value: object) -> object:
 
 Text = Annotated[str, AfterValidator(_storable)]
 Id = Annotated[int, Field(ge=1, le=INT8_MAX), BeforeValidator(_id)]
-TenantId = Annotated[int, Field(ge=-(2**63), le=INT8_MAX, strict=True), BeforeValidator(_tenant_id)]
+TenantId = Annotated[int, Field(ge=0, le=INT8_MAX, strict=True), BeforeValidator(_tenant_id)]
 Flag = Annotated[int, BeforeValidator(_flag)]
 
 

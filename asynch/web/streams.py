@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, cast
 
 import orjson
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
 from wsproto import ConnectionType, WSConnection
 from wsproto import events as ws
@@ -24,8 +24,9 @@ from wsproto.utilities import ProtocolError
 
 from asynch.db import Row
 from asynch.errors import InvalidInput, Mistake, Overloaded
+from asynch.service.documents import as_json
 from asynch.service.feed import Feed, Key
-from asynch.web import documents, parts, problem
+from asynch.web import parts, problem
 from asynch.web.auth import principal
 from asynch.web.task_bodies import number_of
 
@@ -69,13 +70,8 @@ def _last_seen() -> int:
 
 
 def _render() -> Render:
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the way Flask's own documentation names
-
-    def render(row: Row) -> bytes:
-        with app.app_context():
-            return app.json.dumps(documents.status(row)).encode()
-
-    return render
+    documents = parts().documents
+    return lambda row: as_json(documents.status(row))
 
 
 class Streams:

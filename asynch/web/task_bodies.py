@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, model_validator
 
+from asynch.domain import callbacks
 from asynch.domain.rawjson import RawJson
 from asynch.store.tasks import NewTask, TaskFilter
 from asynch.web.bodies import INT4_MAX, INT8_MAX, Body, Flag, Page, TenantId, Text
@@ -64,16 +65,9 @@ def _short(text: str) -> str:
     return text
 
 
-def _not_yet(value: object) -> object:
-    if value is not None:
-        raise ValueError("not available in this version")
-    return value
-
-
 TaskId = Annotated[Text, BeforeValidator(_task_id)]
 Time = Annotated[AwareDatetime, BeforeValidator(_time)]
 Short = Annotated[Text, Field(max_length=128)]
-NotYet = Annotated[None, BeforeValidator(_not_yet)]
 
 
 class TaskIn(Body):
@@ -89,13 +83,19 @@ class TaskIn(Body):
     delay_seconds: Annotated[float, Field(ge=0, le=INT4_MAX)] | None = None
     not_before: Time | None = None
     queue_timeout_seconds: Annotated[int, Field(ge=1, le=INT4_MAX)] | None = None
-    callback_url: NotYet = None
-    expire_notice_seconds: NotYet = None
+    callback_url: Annotated[Text, Field(max_length=callbacks.MAX_URL), AfterValidator(callbacks.cleaned)] | None = None
+    expire_notice_seconds: Annotated[int, Field(ge=1, le=INT4_MAX)] | None = None
 
     @model_validator(mode="after")
     def _one_start(self) -> TaskIn:
         if self.delay_seconds is not None and self.not_before is not None:
             raise ValueError("delaySeconds and notBefore: expected one of them, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_to_notify(self) -> TaskIn:
+        if self.expire_notice_seconds is not None and self.callback_url is None:
+            raise ValueError("expireNoticeSeconds: expected a callbackUrl with it")
         return self
 
     def new_task(self) -> NewTask:
@@ -113,6 +113,8 @@ class TaskIn(Body):
             delay_s=float(self.delay_seconds or 0),
             not_before=self.not_before,
             queue_timeout_s=self.queue_timeout_seconds,
+            callback_url=self.callback_url,
+            expire_notice_s=self.expire_notice_seconds,
         )
 
 

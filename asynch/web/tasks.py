@@ -15,10 +15,12 @@ from asynch.domain import rawjson, sender
 from asynch.domain.principal import Caller
 from asynch.domain.states import State, status_of
 from asynch.errors import Conflict, InvalidInput, Mistake, Refused, TooLarge
+from asynch.service import documents
 from asynch.service.creation import Created, Creation, Once
+from asynch.service.documents import Documents
 from asynch.service.tasks import Change, Tasks
 from asynch.store.tasks import NewTask
-from asynch.web import documents, metrics, parts
+from asynch.web import metrics, parts
 from asynch.web.auth import caller, named_tenant, principal
 from asynch.web.bodies import checked, read_body, read_json, read_query
 from asynch.web.task_bodies import MAX_BATCH, RAW, Ids, ListIn, ManyIn, TaskIn, WhichTask, number_of
@@ -40,7 +42,7 @@ def create_task() -> ResponseReturnValue:
         raise task_id
     metrics.note_created(created)
     pace = parts().paces.call_s(principal().tenant_id, item.model_name) if isinstance(item, NewTask) else None
-    headers = {"Location": documents.status_url(str(task_id)), "Retry-After": documents.ask_again(pace)}
+    headers = {"Location": _documents().status_url(str(task_id)), "Retry-After": documents.ask_again(pace)}
     return _accepted(task_id, created.replayed), 202, headers | _replayed(created)
 
 
@@ -70,7 +72,7 @@ def get_task_batch() -> ResponseReturnValue:
         _tasks().wait(principal().tenant_id, numbers, asked.wait_seconds)
     found = _tasks().fetch(principal().tenant_id, numbers, mark=_marks("getTaskBatch"))
     return {
-        "list": [documents.item(found.rows[n]) for n in numbers if n in found.rows],
+        "list": [_documents().item(found.rows[n]) for n in numbers if n in found.rows],
         "missing": [name for name, n in names.items() if n not in found.gone and n not in found.rows],
         "gone": [name for name, n in names.items() if n in found.gone],
     }
@@ -83,7 +85,7 @@ def get_task_result() -> ResponseReturnValue:
     row = _found(number)
     if _marks("getTaskResult"):
         row = _tasks().fetch(principal().tenant_id, [number], mark=True).rows.get(number, row)
-    return documents.item(row)
+    return _documents().item(row)
 
 
 @bp.post("/listTask")
@@ -92,7 +94,7 @@ def list_task() -> ResponseReturnValue:
     asked = read_json(ListIn)
     tenant_id = named_tenant(asked.tenant_id)
     found = _tasks().search(tenant_id, asked.wanted(), limit=asked.page.page_size, offset=asked.page.offset)
-    listed = [documents.listed(row) for row in found.rows]
+    listed = [_documents().listed(row) for row in found.rows]
     if asked.include_payload:
         ids, limit = [row["id"] for row in found.rows], parts().settings.server.max_batch_body
         payloads = _tasks().payloads(tenant_id, ids, most_bytes=limit)
@@ -117,7 +119,7 @@ def task_status(task_id: str) -> ResponseReturnValue:
     place = _tasks().place(row)
     if not row["final"]:
         headers["Retry-After"] = documents.retry_after(row, place)
-    return documents.status(row, place), 200, headers
+    return _documents().status(row, place), 200, headers
 
 
 @bp.get("/<task_id>/result")
@@ -128,12 +130,12 @@ def task_result(task_id: str) -> ResponseReturnValue:
     if row["state"] in (State.SUCCEEDED, State.FETCHED):
         if _marks("result"):
             _tasks().fetch(principal().tenant_id, [number], mark=True)
-        return redirect(documents.result_url(row), 303)
+        return redirect(_documents().result_url(row), 303)
     if row["final"]:
         raise Conflict(row["error_msg"] or "The task has no result.", code=row["error_code"] or "no_result")
     place = _tasks().place(row)
-    headers = {"Retry-After": documents.retry_after(row, place), "Content-Location": documents.status_url(task_id)}
-    return documents.status(row, place), 202, headers
+    headers = {"Retry-After": documents.retry_after(row, place), "Content-Location": _documents().status_url(task_id)}
+    return _documents().status(row, place), 202, headers
 
 
 def _preferred_wait_s() -> int | None:
@@ -151,13 +153,13 @@ def _preferred_wait_s() -> int | None:
 @bp.post("/<task_id>/cancel")
 def cancel_task(task_id: str) -> ResponseReturnValue:
     """The status document after it: cancelled, or processing until its call is cut, or unchanged if final."""
-    return documents.status(_tasks().cancel_one(caller(), number_of(task_id)))
+    return _documents().status(_tasks().cancel_one(caller(), number_of(task_id)))
 
 
 @bp.post("/<task_id>/retry")
 def retry_task(task_id: str) -> ResponseReturnValue:
     """The status document of a task that runs again; 409 unless it is finally failed or cancelled."""
-    return documents.status(_tasks().rerun_one(caller(), number_of(task_id)))
+    return _documents().status(_tasks().rerun_one(caller(), number_of(task_id)))
 
 
 @bp.post("/cancelBatch")
@@ -190,7 +192,7 @@ def _changed(task_ids: Sequence[str], change: Change) -> ResponseReturnValue:
 
 
 def _brief(row: Row) -> dict[str, Any]:
-    told = documents.item(row)
+    told = _documents().item(row)
     return {name: told[name] for name in ("taskId", "state", "status", "final")}
 
 
@@ -202,7 +204,7 @@ def _accepted(task_id: int, replayed: bool) -> dict[str, Any]:
         "taskId": str(task_id),
         "state": state,
         "status": status_of(state, final),
-        "statusUrl": documents.status_url(str(task_id)),
+        "statusUrl": _documents().status_url(str(task_id)),
     }
 
 
@@ -219,9 +221,17 @@ def _creator() -> Caller:
 def _task(body: bytes) -> NewTask | Refused:
     """The task of a body; what is wrong with it is a result too, for the op log."""
     try:
-        return checked(TaskIn, rawjson.members(rawjson.decode(body), raw=RAW, max_depth=_depth())).new_task()
+        return _new_task(rawjson.members(rawjson.decode(body), raw=RAW, max_depth=_depth()))
     except InvalidInput as exc:
         return exc
+
+
+def _new_task(values: Mapping[str, Any]) -> NewTask:
+    """InvalidInput for what is no task, or would call back where nothing may be called."""
+    task = checked(TaskIn, values).new_task()
+    if task.callback_url:
+        parts().webhooks.check(task.callback_url, "#/callbackUrl")
+    return task
 
 
 def _item(index: int, value: Any) -> NewTask | Refused:
@@ -232,7 +242,7 @@ def _item(index: int, value: Any) -> NewTask | Refused:
     if not isinstance(value, Mapping):
         return InvalidInput([Mistake("#", "expected an object")])
     try:
-        task = checked(TaskIn, value).new_task()
+        task = _new_task(value)
     except InvalidInput as exc:
         return exc
     limit = parts().settings.server.max_body
@@ -274,6 +284,10 @@ def _marks(call: str) -> bool:
 
 def _depth() -> int:
     return parts().settings.limits.max_payload_depth
+
+
+def _documents() -> Documents:
+    return parts().documents
 
 
 def _tasks() -> Tasks:

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial
 
 from asynch import metrics
-from asynch.domain import bindings, sender
+from asynch.domain import sender
 from asynch.domain.states import Phase
 from asynch.errors import (
     CallCut,
@@ -25,9 +25,8 @@ from asynch.errors import (
     StorageError,
     TmpUnavailable,
 )
-from asynch.executors import Call, Executor, Follower, Order, Working
+from asynch.executors import Call, Done, Follower, Order, Working
 from asynch.secretbox import SecretBox, SecretError
-from asynch.service.targets import bound_headers
 from asynch.storage import Storage
 from asynch.store.queue import Claim, Saved
 from asynch.worker import outcomes
@@ -35,6 +34,7 @@ from asynch.worker.completer import Completer
 from asynch.worker.points import reach
 from asynch.worker.running import Run
 from asynch.worker.tmpdir import ResultFile, TmpDir
+from asynch.worker.trades import Trade
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ logger = logging.getLogger(__name__)
 class Parts:
     """What an attempt works with."""
 
-    executor: Executor
+    #: what does the work of a claim, by the scheme of its target
+    trades: Mapping[str, Trade]
     follower: Follower
     storage: Storage
     tmp: TmpDir
@@ -54,8 +55,6 @@ class Parts:
     names_object: Callable[[Claim, str], bool]
     #: has something done for a claim by a thread that may wait, for one that may not; what it raises fails the attempt
     aside: Callable[[Claim, Callable[[], None]], None]
-    #: where the model of a claim may tell of its progress
-    progress_url: Callable[[Claim], str]
     #: notes what the model said of its progress
     tell: Callable[[Claim, Working], None]
 
@@ -77,6 +76,9 @@ def run_call(
             _keep(parts, run, result)
             again(run, result)
             return
+        if isinstance(result, Done):
+            _end_done(parts, run.claim, result)
+            result = None
     except (StaleClaim, SessionLost) as exc:
         _log_void(run.claim, exc)
         result = None
@@ -126,7 +128,7 @@ def _log_void(claim: Claim, exc: Exception) -> None:
     logger.warning(what, extra={"task_id": claim.task_id, "error": str(exc)})
 
 
-def call_or_settle(parts: Parts, run: Run) -> Saved | Working | None:
+def call_or_settle(parts: Parts, run: Run) -> Saved | Working | Done | None:
     """Make the call; None when it failed and what that asks for is done. Raises StaleClaim, SessionLost.
 
     A model that works on is lost only with its time: what goes wrong on the way to it is tried again until then.
@@ -147,47 +149,48 @@ def call_or_settle(parts: Parts, run: Run) -> Saved | Working | None:
     return None
 
 
-def _call(parts: Parts, claim: Claim, call: Call) -> Saved | Working:
+def _call(parts: Parts, claim: Claim, call: Call) -> Saved | Working | Done:
     call.check()
     name = parts.tmp.name_of(claim.tenant_id, claim.id, claim.attempt)
-    order = _order(parts, claim)
+    trade = parts.trades[claim.target.scheme]
+    order = trade.order(claim)
     with parts.tmp.create(name) as file:
         reach("tmp_created")
-        working = _ask(parts, claim, order, file, call)
-        if working is None:
+        ended = _ask(parts, trade, claim, order, file, call)
+        if ended is None:
             call.answered()
             file.sync()
             reach("synced")
-    if working is not None:
+    if ended is not None:
         parts.tmp.remove(name)
         reach("tmp_removed")
-        return working
+        return ended
     return outcomes.result(claim, file, tmp_host=parts.tmp.host_id)
 
 
-def _ask(parts: Parts, claim: Claim, order: Order, file: ResultFile, call: Call) -> Working | None:
+def _ask(parts: Parts, trade: Trade, claim: Claim, order: Order, file: ResultFile, call: Call) -> Working | Done | None:
+    ended: Working | Done | None
     if claim.poll_url:
-        working = parts.follower.follow(order, claim.poll_url, file.as_binary(), call)
+        ended = parts.follower.follow(order, claim.poll_url, file.as_binary(), call)
         reach("called")
     else:
-        working = parts.executor.run(order, file.as_binary(), call)
+        ended = trade.executor.run(order, file.as_binary(), call)
         reach("called")
-    return working
+    return ended
 
 
-def _order(parts: Parts, claim: Claim) -> Order:
-    target = claim.target
-    return Order(
-        task_id=claim.task_id,
-        attempt=claim.call_attempt or claim.attempt,
-        url=bindings.join(target.base_url, target.route),
-        method=target.method,
-        payload=claim.payload,
-        input_ref=claim.input_ref,
-        headers=bound_headers(parts.box, claim.tenant_id, target.api_key),
-        timeout_s=target.timeout_s,
-        max_bytes=target.max_bytes,
-        progress_url="" if claim.poll_url else parts.progress_url(claim),
+def _end_done(parts: Parts, claim: Claim, done: Done) -> None:
+    at = parts.completer.write(outcomes.done(parts.terms, claim, done.http_status))
+    reach("done")
+    called_s = round((at - claim.started_at).total_seconds(), 3)
+    logger.info(
+        "done",
+        extra={
+            "task_id": claim.task_id,
+            "attempt": claim.attempt,
+            "waited_s": round(claim.waited_s, 3),
+            "called_s": called_s,
+        },
     )
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from asynch import db, metrics
 from asynch.domain.states import Event, Phase
 from asynch.errors import DatabaseDown, SessionLost, StaleClaim
-from asynch.store.queue import Outcome, settle
+from asynch.store.queue import Outcome, Settled, settle
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +33,9 @@ class Completer:
         *,
         queue_timeout_s: float,
         lost: threading.Event,
-        note: Callable[[Outcome, datetime], None] = lambda _outcome, _at: None,
+        note: Callable[[Outcome, Settled], None] = lambda _outcome, _settled: None,
     ) -> None:
-        """`note` hears every outcome that is committed, and when; it must not wait for anything."""
+        """`note` hears every outcome that is committed; it must not wait for anything."""
         self._pool = pool
         self._note = note
         self._queue_timeout_s = queue_timeout_s
@@ -108,15 +108,15 @@ class Completer:
                 answer.set_exception(exc)
             return
         for outcome, answer in batch:
-            at = written.get((outcome.claim.id, outcome.claim.attempt))
-            _count(outcome, at)
-            if at is None:
+            settled = written.get((outcome.claim.id, outcome.claim.attempt))
+            _count(outcome, settled.at if settled else None)
+            if settled is None:
                 answer.set_exception(StaleClaim(f"{outcome.event.value} of task {outcome.claim.task_id}"))
             else:
-                self._note(outcome, at)
-                answer.set_result(at)
+                self._note(outcome, settled)
+                answer.set_result(settled.at)
 
-    def _settle(self, outcomes: list[Outcome]) -> dict[tuple[int, int], datetime]:
+    def _settle(self, outcomes: list[Outcome]) -> dict[tuple[int, int], Settled]:
         """Repeat until the database answers: a move that was written after all matches again, or is stale."""
         while not self._lost.is_set():
             try:
@@ -132,8 +132,8 @@ def _count(outcome: Outcome, at: datetime | None) -> None:
     """Note what became of a claim; `at` is None when it was stale."""
     claim, code = outcome.claim, outcome.failure.code if outcome.failure else ""
     event = outcome.event.value if at is not None else "stale"
-    metrics.ATTEMPTS.labels(claim.phase.name.lower(), event, code).inc()
-    if at is None:
+    metrics.ATTEMPTS.labels("webhook" if claim.is_systems else claim.phase.name.lower(), event, code).inc()
+    if at is None or claim.is_systems:
         return
     if outcome.event is Event.DELIVER:
         metrics.STORED.observe((at - claim.claimed_at).total_seconds())

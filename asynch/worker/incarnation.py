@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from time import monotonic
 
@@ -20,10 +19,12 @@ from asynch.executors import Executor, Follower, Working
 from asynch.secretbox import SecretBox
 from asynch.service import progress
 from asynch.service.announcer import Announcer
+from asynch.service.documents import Documents
+from asynch.service.letters import Letters
 from asynch.storage import Storage
 from asynch.store import queue, workers
 from asynch.store.progress import Note, write_progress
-from asynch.store.queue import Claim, Outcome
+from asynch.store.queue import Claim, Outcome, Settled
 from asynch.systemd import NOBODY, Manager
 from asynch.worker import attempt, liveness, outcomes
 from asynch.worker.breakers import Breakers
@@ -35,6 +36,7 @@ from asynch.worker.poller import Limits, Poller
 from asynch.worker.running import Running
 from asynch.worker.sweep import sweep
 from asynch.worker.tmpdir import TmpDir
+from asynch.worker.trades import trades
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +64,14 @@ class Setup:
     keep: workers.Retention
     terms: outcomes.Terms
     cleaner: CleanerTerms | None  #: None where cleaner.enabled is false
-    executor: Executor
+    executor: Executor  #: of calls of models
+    webhooks: Executor
     follower: Follower
     storage: Storage
     box: SecretBox
     tmp: TmpDir
     public_url: str
+    documents: Documents
 
 
 def run(setup: Setup, stop: threading.Event, manager: Manager = NOBODY) -> None:
@@ -103,8 +107,16 @@ class Incarnation:
         self._completer = Completer(
             self._pool, queue_timeout_s=setup.keep.queue_timeout_s, lost=self._lost, note=self._hear
         )
+        self._told = Announcer(self._pool, queue.announce)
+        kinds = trades(
+            models=setup.executor,
+            webhooks=setup.webhooks,
+            box=setup.box,
+            progress_url=self._progress_url,
+            letters=Letters(self._pool, setup.box, setup.documents),
+        )
         parts = attempt.Parts(
-            setup.executor,
+            kinds,
             setup.follower,
             setup.storage,
             setup.tmp,
@@ -113,7 +125,6 @@ class Incarnation:
             setup.terms,
             self._names_object,
             aside=lambda claim, work: self._hands.aside(claim, work),
-            progress_url=self._progress_url,
             tell=self._tell,
         )
         self._hands = Hands(
@@ -158,10 +169,14 @@ class Incarnation:
         self._changes.announce([claim.id])
         self._hands.call(claim, held)
 
-    def _hear(self, outcome: Outcome, at: datetime) -> None:
+    def _hear(self, outcome: Outcome, settled: Settled) -> None:
+        if outcome.claim.is_systems:
+            return  # nobody watches it, and it has no service whose calls could be held back
         self._changes.announce([outcome.claim.id])
         self._breakers.note(outcome)
-        self._pace.note(outcome, at)
+        self._pace.note(outcome, settled.at)
+        if settled.told_lane is not None:
+            self._told.announce([settled.told_lane])
 
     def _names_object(self, claim: Claim, address: str) -> bool:
         with db.connection(self._pool) as conn:
@@ -312,6 +327,7 @@ class Incarnation:
             self._leave()
         self._completer.close()
         self._changes.close()
+        self._told.close()
         self._pool.close(timeout=1.0)
         self._over.set()  # until here the watch ends what waits on a database that does not answer
         return calls_ended

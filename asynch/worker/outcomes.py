@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,6 +79,13 @@ def delivered(terms: Terms, claim: Claim) -> Outcome:
     return Outcome(claim, Event.DELIVER, Phase.CALL, stored, claim.rank, wake_in_s=keep, finished=True, record=record)
 
 
+def done(terms: Terms, claim: Claim, http_status: int | None) -> Outcome:
+    """The work is done, and there is no result to keep."""
+    record = _record(terms, claim, Phase.CALL, "done", http_status=http_status)
+    keep = terms.failed_retention_s
+    return Outcome(claim, Event.DELIVER, Phase.CALL, Saved(), claim.rank, wake_in_s=keep, finished=True, record=record)
+
+
 def call_failed(terms: Terms, claim: Claim, error: ExecutorError) -> Outcome:
     """The call failed: again after its back-off, or never."""
     plan = retry.after_failed_call(
@@ -86,6 +94,7 @@ def call_failed(terms: Terms, claim: Claim, error: ExecutorError) -> Outcome:
         age_s=claim.age_s,
         transient=error.transient,
         retry_after_s=error.retry_after_s,
+        jitter=random.random(),  # noqa: S311 - spreads load, keeps no secret
     )
     failure = Failure(error.code.value, storable(error.detail), error.transient)
     record = _record(terms, claim, Phase.CALL, "failed", failure=failure, http_status=error.http_status)

@@ -16,6 +16,7 @@ POINTS = (
     "stored",  # the object is in storage, the row does not know
     "delivered",  # state 2 is committed, the tmp_file still there
     "tmp_removed",  # the file of an attempt that needs none any more is gone
+    "done",  # state 2 is committed of what leaves no result
     "failed",  # a failure is committed, the tmp_file of a failed call still there
     "released",  # the task is back in the queue
     "cancelled",  # cancelled, its files still there

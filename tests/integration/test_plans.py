@@ -21,13 +21,14 @@ from asynch.db import Row
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import Phase, State
 from asynch.store import models as model_store
-from asynch.store import oplog, queue, sealed, stats, survey, workers
+from asynch.store import oplog, queue, sealed, stats, survey, webhooks, workers
 from asynch.store import tasks as store
 from asynch.store.oplog import OpFilter
 from asynch.store.progress import Note, find_call, write_progress
 from asynch.store.queue import Claim, Saved, Target
 from asynch.store.stats import StatFilter
 from asynch.store.tasks import NewTask, TaskFilter
+from asynch.store.webhooks import DeliveryFilter
 from asynch.worker import outcomes
 from tests.database import run_on
 
@@ -35,8 +36,8 @@ LANES, ROWS = 1000, 50_000
 KEEP = workers.Retention(60.0, 60.0)
 TERMS = outcomes.Terms("tests", 60.0, 60.0)
 
-KEY, QUEUE, POLLED, UPLOAD, RUNNING, WAKE = (
-    f"asynch_task_{name}" for name in ("pkey", "queue", "polled", "upload", "running", "wake")
+KEY, QUEUE, POLLED, UPLOAD, RUNNING, WAKE, NOTICE, CHILDREN = (
+    f"asynch_task_{name}" for name in ("pkey", "queue", "polled", "upload", "running", "wake", "notice", "children")
 )  # fmt: skip
 
 #: 1,000 lanes of 10 tenants; of each 50 tasks 20 wait, 5 run, 5 are saved, 5 failed, 10 are fetched, 5 cancelled
@@ -147,6 +148,7 @@ OF_WORKERS: dict[str, tuple[Use, set[str]]] = {
         lambda c: workers.cancelled_claims(c, worker_id=1, tasks=[(1, i) for i in IDS]), {KEY},
     ),
     "known_files": (lambda c: workers.known_files(c, {f"1_{i}_1": (1, i, 1) for i in range(1000)}), {KEY}),
+    "notify_expiring": (lambda c: webhooks.notify_expiring(c, most=1000), {NOTICE, KEY}),
     "names_object": (lambda c: queue.names_object(c, claim(1), "k"), {KEY}),
 }  # fmt: skip
 
@@ -174,6 +176,13 @@ OF_REQUESTS: dict[str, tuple[Use, set[str]]] = {
     "sealed tasks": (
         lambda c: [sealed.list_sealed(c, kind, after=FIFTH, most=500) for kind in sealed.KINDS if kind.name == "tasks"],
         {KEY},
+    ),
+    "list_deliveries": (
+        lambda c: webhooks.list_deliveries(c, tenant_id=1, wanted=DeliveryFilter(), limit=10, offset=0, cap=100), {KEY},
+    ),
+    "list_deliveries of a task": (
+        lambda c: webhooks.list_deliveries(c, tenant_id=1, wanted=DeliveryFilter(5), limit=10, offset=0, cap=100),
+        {CHILDREN, KEY},
     ),
     "open_tasks": (lambda c: model_store.open_tasks(c, a_model()), {QUEUE, UPLOAD, RUNNING, WAKE}),
 }  # fmt: skip

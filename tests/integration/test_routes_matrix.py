@@ -111,13 +111,17 @@ ROUTES: dict[str, Row] = {
         lambda t: ("/service/updateService", {"baseUrl": "http://127.0.0.1:9", "maxConcurrency": 1}), 403, 200
     ),
     "POST /service/listService": Row(lambda t: ("/service/listService", {}), 403, 200),
+    "POST /webhook/rotateSecret": Row(bare("/webhook/rotateSecret"), 403, 200),
+    "POST /webhook/listDelivery": Row(bare("/webhook/listDelivery", {}), 403, 200),
+    "POST /webhook/<delivery_id>/redeliver": Row(bare("/webhook/1/redeliver"), 403, 404),
+    "POST /webhook/testDelivery": Row(bare("/webhook/testDelivery", {"callbackUrl": HERE}), 403, 202),
     "PUT /tenant/updateTenant": Row(bare("/tenant/updateTenant", {"queueLimit": 0}), 403, 200),
 }  # fmt: skip
 
 #: where an admin, and nobody else, may name another tenant
 NAMING = {
     "POST /model/listModel", "POST /task/listTask", "POST /stat/listModelStat", "POST /stat/listBizStat",
-    "POST /opLog/listOpLog", "PUT /tenant/updateTenant",
+    "POST /opLog/listOpLog", "POST /webhook/listDelivery", "PUT /tenant/updateTenant",
 }  # fmt: skip
 
 

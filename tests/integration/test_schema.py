@@ -33,6 +33,7 @@ TABLES = {
     "asynch_service",
     "asynch_pace",
     "asynch_breaker",
+    "asynch_webhook_key",
 }  # fmt: skip
 #: every column that the model-asynch schema has, as the contract lists them
 COLUMNS = {
@@ -112,8 +113,12 @@ def test_it_may_be_applied_again_over_rows(blank: str) -> None:
 def test_tasks_of_version_1_get_what_came_later(blank: str) -> None:
     migrate(blank)
     now = described(blank)
-    run(blank, "ALTER TABLE asynch_task DROP COLUMN upload_headers, DROP COLUMN call_attempt, DROP COLUMN progress_at")
-    run(blank, "DROP INDEX asynch_task_polled")
+    run(
+        blank,
+        "ALTER TABLE asynch_task DROP COLUMN upload_headers, DROP COLUMN call_attempt, DROP COLUMN progress_at, "
+        "DROP COLUMN callback_lane",
+    )
+    run(blank, "DROP INDEX asynch_task_polled, asynch_task_children, asynch_task_notice")
     run(blank, "UPDATE asynch_meta SET value = '1' WHERE key = 'schema_version'")
     run(blank, "INSERT INTO asynch_task (id, tenant_id, lane_id, model_name) VALUES (1, 1, 1, 'm')")
 
@@ -204,10 +209,16 @@ def test_every_time_is_with_time_zone(pool: db.Pool) -> None:
     ) == []  # fmt: skip
 
 
-def test_tasks_have_the_six_indexes_and_no_other(pool: db.Pool) -> None:
+def test_tasks_have_these_indexes_and_no_other(pool: db.Pool) -> None:
     found = all_rows(pool, "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'asynch_task' ORDER BY 1")
 
     assert [(r["indexname"], r["indexdef"].partition(" USING ")[2]) for r in found] == [
+        ("asynch_task_children", "btree (tenant_id, parent_id) WHERE (parent_id IS NOT NULL)"),
+        (
+            "asynch_task_notice",
+            "btree ((((wake_at AT TIME ZONE 'UTC'::text) - make_interval(secs => "
+            "(expire_notice_seconds)::double precision)))) WHERE (final AND (expire_notice_seconds > 0))",
+        ),
         ("asynch_task_pkey", "btree (tenant_id, id)"),
         (
             "asynch_task_polled",

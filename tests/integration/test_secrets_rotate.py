@@ -16,6 +16,7 @@ from asynch.secretbox import SecretBox, SecretError
 from asynch.service import rotation, schema
 from asynch.storage.local import LocalStorage
 from asynch.store import sealed, workers
+from asynch.store.webhooks import insert_key
 from asynch.wiring import make_storage
 from tests.database import all_rows
 from tests.integration.test_cli import environ, run
@@ -40,6 +41,9 @@ def filled(pool: db.Pool) -> db.Pool:
     for tenant in TENANTS:
         bound = OLD_BOX.seal(tenant, "api_key", f"X-Key:of {tenant}")
         lane = add_model(pool, tenant_id=tenant, api_key=bound)
+        with db.transaction(pool) as conn:
+            hook = OLD_BOX.seal(tenant, "webhook_secret", f"whsec of {tenant}")
+            insert_key(conn, tenant_id=tenant, creator="", secret=hook)
         ids = add_tasks(pool, lane, 5, tenant_id=tenant)
         for task_id in ids[1:]:
             bend(pool, [task_id], upload_headers=OLD_BOX.seal(tenant, "upload_headers", f"headers of {task_id}"))
@@ -54,6 +58,8 @@ def secrets_of(pool: db.Pool, box: SecretBox) -> list[str]:
     opened = [box.open(r["tenant_id"], "api_key", r["api_key"]) for r in models]
     for r in rows_of(pool).values():
         opened += [box.open(r["tenant_id"], "upload_headers", r["upload_headers"])] if r["upload_headers"] else []
+    for r in all_rows(pool, "SELECT tenant_id, secret FROM asynch_webhook_key ORDER BY tenant_id"):
+        opened.append(box.open(r["tenant_id"], "webhook_secret", r["secret"]))
     with db.connection(pool) as conn:
         assert box.check_canary(workers.fact(conn, schema.CANARY) or ""), "the canary"
     return opened
@@ -72,13 +78,13 @@ def test_afterwards_the_first_key_alone_reads_all(filled: db.Pool, dsn: str, tmp
 
     assert (answer.returncode, answer.stderr) == (0, "")
     assert [line.split(maxsplit=2)[:2] for line in answer.stdout.splitlines()] == [
-        ["models", "2"], ["tasks", "8"], ["canary", "1"],
+        ["models", "2"], ["tasks", "8"], ["webhooks", "2"], ["canary", "1"],
     ]  # fmt: skip
     assert secrets_of(filled, NEW_BOX) == before
     again = run("secrets", "rotate", env=env)
     assert again.returncode == 0
     assert [line.split()[1:4] for line in again.stdout.splitlines()] == [
-        ["0", "rotated,", "2"], ["0", "rotated,", "8"], ["0", "rotated,", "1"],
+        ["0", "rotated,", "2"], ["0", "rotated,", "8"], ["0", "rotated,", "2"], ["0", "rotated,", "1"],
     ]  # fmt: skip
     assert run("secrets", "rotate", env=env | {"ASYNCH_SECRETS__KEYS": f'["{NEW}"]'}).returncode == 0
 
@@ -95,7 +101,7 @@ def test_what_no_key_reads_is_named_without_its_content(filled: db.Pool, dsn: st
     assert "8 rotated, 0 already current, 1 unreadable" in answer.stdout
     assert rows_of(filled)[task_id]["upload_headers"] == token
     bend(filled, [task_id], upload_headers="")
-    assert len(secrets_of(filled, NEW_BOX)) == 10
+    assert len(secrets_of(filled, NEW_BOX)) == 12
 
 
 def test_keys_of_another_installation_change_nothing(filled: db.Pool, dsn: str, tmp_path: Path) -> None:
@@ -110,7 +116,7 @@ def test_small_batches_leave_nothing_out(filled: db.Pool, monkeypatch: pytest.Mo
     monkeypatch.setattr(rotation, "_BATCH", 2)
 
     assert told(list(rotation.rotate(filled, BOTH)))["tasks"] == (8, 0, 0, 0)
-    assert len(secrets_of(filled, NEW_BOX)) == 10
+    assert len(secrets_of(filled, NEW_BOX)) == 12
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 5, 9])
@@ -127,13 +133,13 @@ def test_one_that_is_interrupted_anywhere_goes_on(filled: db.Pool, monkeypatch: 
         broken.setattr(sealed, "swap_sealed", swap)
         with pytest.raises(KeyboardInterrupt):
             list(rotation.rotate(filled, BOTH))
-    assert len(secrets_of(filled, BOTH)) == 10
+    assert len(secrets_of(filled, BOTH)) == 12
     with db.connection(filled) as conn:  # so that nobody starts without the old key yet
         assert not NEW_BOX.check_canary(workers.fact(conn, schema.CANARY) or "")
 
     counts = told(list(rotation.rotate(filled, BOTH)))
-    assert counts["models"][0] + counts["tasks"][0] == 10 - after
-    assert len(secrets_of(filled, NEW_BOX)) == 10
+    assert sum(counts[name][0] for name in ("models", "tasks", "webhooks")) == 12 - after
+    assert len(secrets_of(filled, NEW_BOX)) == 12
 
 
 class Meddling(SecretBox):
@@ -196,7 +202,7 @@ def test_links_that_were_signed_before_go_on_until_the_old_key_is_gone(tmp_path:
 
 
 #: every place that seals something, with its kind in asynch/store/sealed.py
-SEALERS = {"service/models.py": "models", "web/tasks.py": "tasks"}
+SEALERS = {"service/models.py": "models", "web/tasks.py": "tasks", "service/webhooks.py": "webhooks"}
 
 
 def test_every_stored_secret_is_rotated() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from asynch import db
+from asynch.service import documents
 from asynch.store.tasks import tell_pace
-from asynch.web import documents
 from tests.database import all_rows
 from tests.live import MakeParts, serving
 from tests.rows import ago, bend, row_of

@@ -181,8 +181,8 @@ def test_a_token_that_says_the_wrong_thing_is_refused(wrong: dict[str, Any]) -> 
         BY_PEM.principal_of(token(**wrong))
 
 
-@pytest.mark.parametrize("tenant", [0, -1, -(2**63), 2**63 - 1, "42"])
-def test_a_tenant_is_any_64_bit_number(tenant: Any) -> None:
+@pytest.mark.parametrize("tenant", [0, 2**63 - 1, "42"])
+def test_a_tenant_is_any_64_bit_number_that_is_not_negative(tenant: Any) -> None:
     assert BY_PEM.principal_of(token(tenantId=tenant)).tenant_id == int(tenant)
 
 

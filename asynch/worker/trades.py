@@ -1,0 +1,64 @@
+"""The kinds of work, by the scheme of a lane's target: how a claim becomes an order, and who carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from asynch.domain import bindings
+from asynch.executors import Executor, Order
+from asynch.secretbox import SecretBox
+from asynch.service.letters import Letters
+from asynch.service.targets import bound_headers
+from asynch.store.queue import Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """One kind of work."""
+
+    order: Callable[[Claim], Order]
+    executor: Executor
+
+
+def trades(
+    *, models: Executor, webhooks: Executor, box: SecretBox, progress_url: Callable[[Claim], str], letters: Letters
+) -> Mapping[str, Trade]:
+    """Every kind; `progress_url` is where the model of a claim may tell of its progress."""
+    model = Trade(partial(_model_order, box, progress_url), models)
+    webhook = Trade(partial(_delivery_order, letters), webhooks)
+    return {"http": model, "https": model, "webhook+http": webhook, "webhook+https": webhook}
+
+
+def _model_order(box: SecretBox, progress_url: Callable[[Claim], str], claim: Claim) -> Order:
+    target = claim.target
+    return Order(
+        task_id=claim.task_id,
+        attempt=claim.call_attempt or claim.attempt,
+        url=bindings.join(target.base_url, target.route),
+        method=target.method,
+        payload=claim.payload,
+        input_ref=claim.input_ref,
+        headers=bound_headers(box, claim.tenant_id, target.api_key),
+        timeout_s=target.timeout_s,
+        max_bytes=target.max_bytes,
+        progress_url="" if claim.poll_url else progress_url(claim),
+    )
+
+
+def _delivery_order(letters: Letters, claim: Claim) -> Order:
+    """A delivery is a task whose input is the receiver's URL."""
+    letter = letters.written(claim.tenant_id, claim.id, claim.payload or "{}")
+    return Order(
+        task_id=letter.about,
+        attempt=claim.attempt,
+        url=claim.input_ref or "",
+        method="POST",
+        payload=letter.text,
+        input_ref=None,
+        headers=letter.headers,
+        timeout_s=claim.target.timeout_s,
+        max_bytes=claim.target.max_bytes,
+        idempotency_key=letter.id,
+    )
