@@ -39,7 +39,7 @@ DRIVERS = {
     "psycopg_pool": {"db"},
     "minio": {"storage.minio"},
     "requests": {"storage.http", "client"},
-    "urllib3": {"executors", "storage"},
+    "urllib3": {"executors", "storage", "client"},
     "apscheduler": {"cleaner.schedule"},
     "cryptography": {"secretbox", "service.tokens"},
     "jwt": {"service.tokens"},
