@@ -23,7 +23,7 @@ FLOORS: list[set[str]] = [
     {"worker", "settings"},
     {"web", "client"},
     {"wiring"},
-    {"checks", "supervisor"},
+    {"checks", "supervisor", "commands"},
     {"demo"},
     {"cli"},
     {"__main__"},
@@ -43,8 +43,8 @@ DRIVERS = {
     "apscheduler": {"cleaner.schedule"},
     "cryptography": {"secretbox", "service.tokens"},
     "jwt": {"service.tokens"},
-    "click": {"cli"},
-    "rich": {"demo", "cli"},
+    "click": {"cli", "commands"},
+    "rich": {"demo", "commands"},
     "prometheus_client": {"metrics", "web.metrics"},
     "yaml": {"sources", "demo"},
 }
@@ -58,6 +58,7 @@ NARROW = {
     "storage": {"errors"},
     "executors": {"errors", "domain"},
     "client": {"errors"},
+    "commands": {"client", "errors", "settings"},
 }
 
 
