@@ -8,19 +8,19 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from asynch import checks, db, log, metrics, wiring
+from asynch.commands import model, task
+from asynch.commands.plain import config_option, plain_errors
 from asynch.errors import AsynchError, DatabaseDown, UserError
 from asynch.service import keys, rotation, schema
 from asynch.settings import Settings, load
 from asynch.systemd import Manager
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -29,26 +29,14 @@ def main() -> None:
     cli()
 
 
-def _plain_errors(command: Callable[P, T]) -> Callable[P, T]:
-    @wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return command(*args, **kwargs)
-        except (AsynchError, db.Error) as exc:
-            click.echo(f"asynch: {' '.join(str(exc).split())}", err=True)
-            sys.exit(2)
-
-    return wrapped
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """A durable queue in front of slow HTTP model services."""
 
 
-config_option = click.option(
-    "--config", type=click.Path(path_type=Path), help="Configuration file (else $ASYNCH_CONFIG, else ./config.yml)."
-)
+cli.add_command(model.group)
+cli.add_command(task.group)
+_plain_errors = plain_errors(AsynchError, db.Error)
 
 
 def _settings(config: Path | None, **overrides: Any) -> Settings:

@@ -7,7 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from time import monotonic, sleep
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
-from asynch.client import Client, ClientError
+from asynch.client import Client, ClientError, Item
 from asynch.demo.model import KEY, KEY_HEADER
 from asynch.demo.texts import TENANTS, Tenant
 
@@ -38,7 +38,7 @@ class Order:
 
     name: str  #: of the file, without extension
     task_id: str
-    item: dict[str, Any] = field(default_factory=lambda: {"state": 0, "final": False, "retryCount": 0})
+    item: Item
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class Party:
     def told(self) -> str:
         """The counts in words; a failed call that runs again is waiting and counts as a retry."""
         states = Counter(order.item["state"] for order in self.orders if not order.item["final"])
-        retries = sum(order.item["retryCount"] or 0 for order in self.orders)
+        retries = sum(order.item.get("retryCount") or 0 for order in self.orders)
         text = f"waiting {states[0] + states[3]}, running {states[1]}, done {self.done}"
         return f"{text}, retries {retries}" if retries else text
 
@@ -111,8 +111,12 @@ def _order(tenant: Tenant, base_url: str, model_url: str) -> Party:
         if "taskId" not in result:
             raise DemoError(f"task {names[result['index']]} was refused: {result.get('error')}")
     ids = (str(result["taskId"]) for result in results)
-    orders = [Order(name, task_id) for name, task_id in zip(names, ids, strict=True)]
+    orders = [Order(name, task_id, _new(task_id)) for name, task_id in zip(names, ids, strict=True)]
     return Party(tenant, client, orders)
+
+
+def _new(task_id: str) -> Item:
+    return {"taskId": task_id, "state": 0, "status": "pending", "final": False}
 
 
 def _announce(parties: list[Party], console: Console) -> None:
@@ -184,7 +188,7 @@ def _fetch(client: Client, order: Order, out_dir: Path) -> None:
     if item["fileType"] != "wav":
         raise DemoError(f"the result is taken for {item['fileType']!r}, not for 'wav'")
     path = out_dir / f"{order.name}.wav"
-    client.download(item["ossFile"], path)
+    client.download(order.task_id, path)
     sound_s = _sound_s(path)
     if sound_s < MIN_SOUND_S:
         raise DemoError(f"{path.name} holds only {sound_s:.2f} s of sound")

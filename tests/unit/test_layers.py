@@ -23,7 +23,7 @@ FLOORS: list[set[str]] = [
     {"worker", "settings"},
     {"web", "client"},
     {"wiring"},
-    {"checks", "supervisor"},
+    {"checks", "supervisor", "commands"},
     {"demo"},
     {"cli"},
     {"__main__"},
@@ -39,12 +39,12 @@ DRIVERS = {
     "psycopg_pool": {"db"},
     "minio": {"storage.minio"},
     "requests": {"storage.http", "client"},
-    "urllib3": {"executors", "storage"},
+    "urllib3": {"executors", "storage", "client"},
     "apscheduler": {"cleaner.schedule"},
     "cryptography": {"secretbox", "service.tokens"},
     "jwt": {"service.tokens"},
-    "click": {"cli"},
-    "rich": {"demo", "cli"},
+    "click": {"cli", "commands"},
+    "rich": {"demo", "commands"},
     "prometheus_client": {"metrics", "web.metrics"},
     "yaml": {"sources", "demo"},
 }
@@ -58,6 +58,7 @@ NARROW = {
     "storage": {"errors"},
     "executors": {"errors", "domain"},
     "client": {"errors"},
+    "commands": {"client", "errors", "settings"},
 }
 
 
