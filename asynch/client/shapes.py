@@ -81,6 +81,8 @@ class TaskFields(TypedDict, total=False):
     delaySeconds: float
     notBefore: str
     queueTimeoutSeconds: int
+    callbackUrl: str
+    expireNoticeSeconds: int
 
 
 class NewTask(TaskFields, total=False):

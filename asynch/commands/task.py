@@ -47,6 +47,8 @@ def group() -> None:
 @click.option("--delay-seconds", type=float, help="Not before so long from now.")
 @click.option("--not-before", help="Not before this time (RFC 3339).")
 @click.option("--queue-timeout-seconds", type=int, help="The longest it may wait.")
+@click.option("--callback-url", help="Where its end is told, signed.")
+@click.option("--expire-notice-seconds", type=int, help="Tell there, too, so long before it is deleted.")
 @remote
 def create(
     to: Remote,

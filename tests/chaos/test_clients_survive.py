@@ -1,0 +1,124 @@
+"""An API that is killed and comes back under a client's hands: no id is lost, no task is made twice."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from asynch.client import Client, batches
+from tests.chaos.farm import Farm, until
+
+
+class Server:
+    """`asynch api` on one port, which can be killed and started again."""
+
+    def __init__(self, farm: Farm) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._config = farm.home / "api.yml"
+        sections = {**farm.sections, "data_dir": str(farm.home), "database": {"dsn": farm.dsn}}
+        self._config.write_text(yaml.safe_dump({**sections, "server": {"port": self.port}}))
+        self._log = (farm.home / "api.log").open("ab")
+        self.kills = 0
+        self.start()
+
+    def start(self) -> None:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("ASYNCH_")}
+        argv = [sys.executable, "-m", "asynch", "api", "--config", str(self._config)]
+        self.process = subprocess.Popen(argv, env=environ, stdout=self._log, stderr=self._log, start_new_session=True)
+        until(self._is_up, 30, what="the API's start")
+
+    def _is_up(self) -> bool:
+        with suppress(requests.RequestException):
+            return requests.get(f"{self.url}/healthz", timeout=1).ok
+        return False
+
+    def kill(self) -> None:
+        """kill -9 of all its processes."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+        self.kills += 1
+
+    def close(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+        self._log.close()
+
+
+@contextmanager
+def killing(server: Server, every_s: float) -> Iterator[None]:
+    """Kill it and start it again, all the while."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(every_s):
+            server.kill()
+            server.start()
+
+    with ThreadPoolExecutor(1) as threads:
+        working = threads.submit(work)
+        try:
+            yield
+        finally:
+            over.set()
+            working.result(60)
+
+
+@pytest.fixture
+def server(farm: Farm) -> Iterator[Server]:
+    running = Server(farm)
+    yield running
+    running.close()
+
+
+def test_a_result_is_written_by_the_client_and_by_the_command(farm: Farm, server: Server, tmp_path: Path) -> None:
+    farm.create_model()
+    farm.start_worker()
+    out = tmp_path / "out"
+    argv = [sys.executable, "-m", "asynch", "task", "create", "m", '{"size": 3000}', "--json", "--out", str(out)]
+    made = subprocess.run([*argv, "--url", server.url], capture_output=True, text=True, timeout=60, check=False)
+
+    assert made.returncode == 0, made.stderr
+    item = json.loads(made.stdout)
+    assert (item["status"], item["fileSize"]) == ("completed", 3000)
+    (file,) = out.iterdir()
+    assert (file.name, file.stat().st_size) == (f"{item['taskId']}.{item['fileType']}", 3000)
+    with Client(server.url) as client:
+        again = io.BytesIO()
+        client.download(item["taskId"], again)
+    assert again.getvalue() == file.read_bytes()
+
+
+@pytest.mark.slow
+def test_creating_and_waiting_go_on_over_kills(farm: Farm, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "CREATE_LIMIT", 50)
+    farm.create_model(queueLimit=10_000, maxConcurrency=8)
+    farm.start_worker()
+    bodies = [{"modelName": "m", "requestPayload": {"size": 10, "n": n}} for n in range(300)]
+    with Client(server.url, retry_s=60) as client, killing(server, 1.0):
+        made = client.create_tasks(bodies)
+        one = [client.create_task("m", {"size": 10, "n": n}) for n in range(300, 310)]
+        ids = [result["taskId"] for result in made] + one
+        items = client.wait(ids, 120)
+
+    assert server.kills >= 2
+    rows = farm.ask("SELECT id, request_payload::jsonb ->> 'n' AS n FROM asynch_task ORDER BY id")
+    assert sorted(int(row["n"]) for row in rows) == list(range(310))
+    assert sorted(ids, key=int) == [str(row["id"]) for row in rows]
+    assert {item["status"] for item in items.values()} == {"completed"}
