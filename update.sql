@@ -374,7 +374,8 @@ CREATE INDEX IF NOT EXISTS asynch_webhook_key_tenant ON asynch_webhook_key (tena
 -- which is nobody's: no reader, limit or statistics of T meets it.
 CREATE OR REPLACE FUNCTION asynch_delivery(t asynch_task, event text)
 RETURNS TABLE (id bigint, tenant_id bigint, parent_id bigint, lane_id integer, model_name text, creator text,
-    biz_name text, input_ref text, request_payload text, queue_timeout_seconds integer, wake_at timestamptz)
+    biz_name text, input_ref text, request_payload text, queue_timeout_seconds integer, wake_at timestamptz,
+    trace_context text)
 LANGUAGE sql VOLATILE AS $$
     SELECT asynch_new_id(), ~t.tenant_id, t.id, m.lane_id, m.model_name, t.creator, event, t.callback_url,
            jsonb_build_object('type', event, 'timestamp', asynch_time(now()), 'task', jsonb_build_object(
@@ -388,7 +389,7 @@ LANGUAGE sql VOLATILE AS $$
                'delayed', false, 'created_at', asynch_time(t.created_at), 'started_at', asynch_time(t.started_at),
                'finished_at', asynch_time(t.finished_at), 'expire_at', asynch_time(t.expire_at),
                'updated_at', asynch_time(t.updated_at), 'enqueue_at', asynch_time(t.enqueue_at)))::text,
-           259200, now() + interval '3 days'
+           259200, now() + interval '3 days', t.trace_context
     FROM asynch_models m LEFT JOIN asynch_models o ON o.lane_id = t.lane_id
     WHERE m.lane_id = t.callback_lane AND event <> ''
 $$;

@@ -37,6 +37,7 @@ class Caller:
     path: str = ""
     method: str = ""
     since: float = 0.0  #: when the request began, of monotonic()
+    trace_context: str = ""  #: of the request, packed
     upload_headers: str = field(default="", repr=False)  #: what the uploads of its tasks need of its headers, sealed
 
 

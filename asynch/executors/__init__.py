@@ -26,6 +26,7 @@ class Order:
     timeout_s: float = 60.0  #: the whole call, wall clock
     max_bytes: int = 1 << 30  #: of the result
     progress_url: str = field(default="", repr=False)  #: where the model may tell of its progress; whoever has it may
+    trace: Mapping[str, str] = field(default_factory=dict)  #: headers of the trace that the call belongs to
     idempotency_key: str = ""  #: what a repetition is known by; empty: the task's id
 
 

@@ -181,6 +181,7 @@ def _headers(order: Order) -> dict[str, tuple[str, str]]:
         "X-Asynch-Attempt": str(order.attempt),
         "Idempotency-Key": order.idempotency_key or order.task_id,
     }
+    own |= order.trace
     if order.progress_url:
         own["X-Asynch-Progress-Url"] = order.progress_url
     return {name.lower(): (name, value) for each in (_ANYBODY, order.headers, own) for name, value in each.items()}

@@ -106,6 +106,7 @@ class Creation:
                 tenant_id=tenant_id,
                 creator=caller.principal.user,
                 queue_timeout_s=self.queue_timeout_s,
+                trace_context=caller.trace_context,
                 upload_headers=caller.upload_headers,
                 timezone=self.timezone,
             )

@@ -129,7 +129,7 @@ WITH moved AS (
     RETURNING t.id, t.attempt, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task
 ), told AS (
     INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, biz_name, input_ref,
-        request_payload, queue_timeout_seconds, wake_at)
+        request_payload, queue_timeout_seconds, wake_at, trace_context)
     SELECT d.* FROM moved m CROSS JOIN LATERAL asynch_delivery(m.task, asynch_event(m.task)) d
     WHERE (m.task).id IS NOT NULL
 )
@@ -170,7 +170,7 @@ WITH orphan AS MATERIALIZED (
     RETURNING t.lane_id, t.state, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task
 ), told AS (
     INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, biz_name, input_ref,
-        request_payload, queue_timeout_seconds, wake_at)
+        request_payload, queue_timeout_seconds, wake_at, trace_context)
     SELECT d.* FROM moved m CROSS JOIN LATERAL asynch_delivery(m.task, asynch_event(m.task)) d
     WHERE (m.task).id IS NOT NULL
 )
@@ -231,7 +231,7 @@ WITH moved AS (
     RETURNING t.id, t.state, t.worker_id, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task
 ), told AS (
     INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, biz_name, input_ref,
-        request_payload, queue_timeout_seconds, wake_at)
+        request_payload, queue_timeout_seconds, wake_at, trace_context)
     SELECT d.* FROM moved m CROSS JOIN LATERAL asynch_delivery(m.task, asynch_event(m.task)) d
     WHERE (m.task).id IS NOT NULL
 )
@@ -254,7 +254,7 @@ WITH due AS MATERIALIZED (
     RETURNING t.lane_id, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task
 ), told AS (
     INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, biz_name, input_ref,
-        request_payload, queue_timeout_seconds, wake_at)
+        request_payload, queue_timeout_seconds, wake_at, trace_context)
     SELECT d.* FROM moved m CROSS JOIN LATERAL asynch_delivery(m.task, asynch_event(m.task)) d
     WHERE (m.task).id IS NOT NULL
 )

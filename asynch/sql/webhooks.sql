@@ -46,7 +46,7 @@ WITH due AS MATERIALIZED (
     RETURNING t AS task
 ), told AS (
     INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, biz_name, input_ref,
-        request_payload, queue_timeout_seconds, wake_at)
+        request_payload, queue_timeout_seconds, wake_at, trace_context)
     SELECT d.* FROM marked m CROSS JOIN LATERAL asynch_delivery(m.task, 'task.expiring') d
 )
 SELECT (m.task).callback_lane AS lane_id FROM marked m

@@ -99,6 +99,7 @@ class Claim:
     waited_s: float
     age_s: float
     target: Target
+    trace_context: str = ""  #: of the creator's request, packed
     upload_headers: str = ""  #: of the creator, sealed; for a storage that asks on whose behalf
     poll_url: str = ""  #: where the model works on: it is asked there instead of being called
     call_attempt: int = 0  #: the attempt that called the model; before this one where it works on
@@ -276,6 +277,7 @@ def _claim(r: Row) -> Claim:
         waited_s=r["waited_s"],
         age_s=r["age_s"],
         target=_target(r),
+        trace_context=r["trace_context"],
         upload_headers=r["upload_headers"],
         poll_url=r["poll_url"],
         call_attempt=r["call_attempt"],

@@ -188,6 +188,7 @@ def insert_tasks(
     queue_timeout_s: float,
     timezone: str,
     callback_lanes: Mapping[str, int] = _NONE,
+    trace_context: str = "",
     upload_headers: str = "",
 ) -> None:
     """Insert (id, lane id, task) rows, all for one tenant and with the same sealed headers.
@@ -201,7 +202,7 @@ def insert_tasks(
         creator=creator,
         queue_timeout_s=queue_timeout_s,
         timezone=timezone,
-        trace_context="",
+        trace_context=trace_context,
         upload_headers=upload_headers,
         tasks=orjson.dumps([_record(*task, callback_lanes) for task in tasks]).decode(),
     )

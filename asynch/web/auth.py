@@ -10,6 +10,7 @@ from typing import cast
 
 from flask import Flask, g, request
 
+from asynch.domain import tracing
 from asynch.domain.principal import Caller, Principal, Role
 from asynch.errors import Forbidden, Unauthenticated
 from asynch.service.guesses import Guesses
@@ -78,6 +79,7 @@ def caller() -> Caller:
         path=request.path,
         method=request.method,
         since=g.since,
+        trace_context=tracing.packed(request.headers.get("traceparent"), request.headers.get("tracestate")),
     )
 
 

@@ -419,3 +419,23 @@ def test_a_name_that_leads_to_a_denied_address_is_never_called(api: Api, dsn: st
 
     assert deliveries(api)[0]["error"]["code"] == "egress_blocked"
     assert receiver.messages == []
+
+
+# The trace it belongs to
+
+
+def test_the_creators_trace_goes_to_the_model_and_to_the_receiver(
+    api: Api, dsn: str, receiver: Receiver, secret: str
+) -> None:
+    context = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "a=b"}
+    api.model(baseUrl=receiver.url, route="model")
+    body = {"modelName": "m", "callbackUrl": f"{receiver.url}/hook"}
+    with working(api.live, dsn):
+        api.post("createTask", body, headers=context)
+        until(lambda: len(receiver.messages) == 2, 20)
+        api.post("createTask", body, headers={"traceparent": "nonsense"})
+        until(lambda: len(receiver.messages) == 4, 20)
+
+    assert [message.path for message in receiver.messages] == ["/model", "/hook"] * 2
+    told = [{name: message.headers.get(name) for name in context} for message in receiver.messages]
+    assert told == [context, context, dict.fromkeys(context), dict.fromkeys(context)]
