@@ -24,6 +24,7 @@ from cryptography.fernet import Fernet
 from psycopg.conninfo import make_conninfo
 
 from asynch import db
+from asynch.domain import callbacks
 from asynch.service import keys
 from tests.database import run_on
 from tests.integration.test_creators_headers import dump, shapes_of
@@ -122,6 +123,7 @@ class Walk:
         self.url = url
         self.headers = headers
         self.said: list[str] = []
+        self.told: list[str] = []  #: secrets that are told to who asks for them
         self.session = requests.Session()
         self.session.trust_env = False
 
@@ -142,6 +144,9 @@ class Walk:
             answer.close()
         else:
             text = answer.text
+        if path == "/webhook/rotateSecret":  # told once, there
+            self.told.append(answer.json()["secret"].removeprefix(callbacks.PREFIX))
+            text = ""
         self.said.append(f"{path} {answer.status_code} {dict(answer.headers)} {text!r}")
         return answer
 
@@ -234,6 +239,8 @@ def test_no_secret_comes_out_anywhere(
         said = "\n".join(process.end() for process in running)
         said += checked(tmp_path, config(planted_dsn, tmp_path, uploads, model.url, "jwt"), stack)
 
+    secrets |= {f"webhook-{n}": told for n, told in enumerate(t for walk in walks for t in walk.told)}
+    assert "webhook-2" in secrets
     answered = "\n".join(line for walk in walks for line in walk.said)
     assert answered.count(" 401 ") >= 9
     assert answered.count("model_http_error") >= 3
@@ -257,7 +264,7 @@ def failing_paths(walk: Walk, model: ModelServer) -> list[str]:
         name = f"f{uuid.uuid4().hex[:8]}"
         spec = {"modelName": name, "baseUrl": base, "apiKey": f'X-Key:{secret},Authorization:"Bearer {secret}"'}
         assert walk.call("POST", "/model/createModel", spec).status_code == 200
-        tasks.append(walk.create(name, requestPayload=payload))
+        tasks.append(walk.create(name, requestPayload=payload, callbackUrl=f"{model.url}/hook"))
     return tasks
 
 
