@@ -102,6 +102,13 @@ DELETE FROM asynch_op_log WHERE ctid IN (
 -- forget_hosts --
 DELETE FROM asynch_host WHERE seen_at < now() - interval '30 days'
 
+-- forget_breakers --
+-- A closed one without a failure for a day says nothing any more.
+DELETE FROM asynch_breaker WHERE open_until IS NULL AND since < now() - interval '1 day'
+
+-- forget_paces --
+DELETE FROM asynch_pace WHERE updated_at < now() - interval '30 days'
+
 -- names_object --
 -- A row that is cancelled, or failed for good, has delivered nothing; run again, it stores its object again.
 SELECT 1 AS named FROM asynch_task

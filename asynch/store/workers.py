@@ -152,9 +152,13 @@ def fact(conn: Connection, key: str) -> str | None:
 
 
 def forget(conn: Connection, *, op_log_retention_s: float, most: int) -> int:
-    """Delete idempotency keys of a day ago, op log rows past their time, hosts of long ago; returns how many."""
+    """Delete idempotency keys of a day ago, op log rows past their time, and what was last said long ago of hosts,
+    breakers and paces; returns how many.
+    """
     return (
         db.run(conn, "forget_idempotency", most=most)
         + db.run(conn, "forget_op_log", retention_s=op_log_retention_s, most=most)
         + db.run(conn, "forget_hosts")
+        + db.run(conn, "forget_breakers")
+        + db.run(conn, "forget_paces")
     )

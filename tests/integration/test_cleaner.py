@@ -513,6 +513,28 @@ def test_hosts_of_long_ago_are_forgotten(pool: db.Pool) -> None:
     assert all_rows(pool, "SELECT id FROM asynch_host") == [{"id": "young"}]
 
 
+def test_breakers_and_paces_of_long_ago_are_forgotten(pool: db.Pool) -> None:
+    with db.transaction(pool) as conn:
+        for url, days, until in (("old", 2, None), ("young", 0, None), ("open", 2, ago(1))):
+            conn.execute(
+                "INSERT INTO asynch_breaker (tenant_id, base_url, since, open_until) "
+                "VALUES (1, %s, now() - make_interval(days => %s), %s)",
+                (url, days, until),
+            )
+        for lane, days in ((1, 31), (2, 29)):
+            conn.execute(
+                "INSERT INTO asynch_pace (lane_id, call_s, updated_at) VALUES (%s, 1, now() - make_interval(days => %s))",
+                (lane, days),
+            )
+
+    assert forget(pool, TERMS) == 2
+    assert [r["base_url"] for r in all_rows(pool, "SELECT base_url FROM asynch_breaker ORDER BY 1")] == [
+        "open",
+        "young",
+    ]
+    assert all_rows(pool, "SELECT lane_id FROM asynch_pace") == [{"lane_id": 2}]
+
+
 # -- batches -------------------------------------------------------------------------------------------------------
 
 MANY: Mapping[str, tuple[Mapping[str, Any], Callable[[db.Pool, Terms, Storage], int]]] = {
