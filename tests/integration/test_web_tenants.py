@@ -51,10 +51,10 @@ def test_a_tenant_without_limits_has_the_installations(admin: Api) -> None:
 
 
 def test_what_is_set_is_told(admin: Api) -> None:
-    told = put(admin, tenantId="-9", maxConcurrency=3, queueLimit=50)
+    told = put(admin, tenantId="9", maxConcurrency=3, queueLimit=50)
 
-    assert (told["tenantId"], told["maxConcurrency"], told["queueLimit"], told["updater"]) == ("-9", 3, 50, "eva")
-    assert get(admin, "?tenantId=-9") == told
+    assert (told["tenantId"], told["maxConcurrency"], told["queueLimit"], told["updater"]) == ("9", 3, 50, "eva")
+    assert get(admin, "?tenantId=9") == told
     assert get(admin)["maxConcurrency"] == 0
 
 
