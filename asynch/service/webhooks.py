@@ -86,7 +86,9 @@ class Webhooks:
         sealed = self._sealed(tenant_id, secret)
         with db.transaction(self.pool) as conn:
             until = store.retire_keys(conn, tenant_id=tenant_id, valid_s=BOTH_VALID_S)
-            store.insert_key(conn, tenant_id=tenant_id, creator=caller.principal.user, secret=sealed)
+            while not store.insert_key(conn, tenant_id=tenant_id, creator=caller.principal.user, secret=sealed):
+                # somebody else was quicker: theirs is the former one now, and this is the one that was told last
+                until = store.retire_keys(conn, tenant_id=tenant_id, valid_s=BOTH_VALID_S)
             insert_op_logs(conn, caller, "rotateWebhookSecret", [Operation()])
         return Secret(secret, until)
 

@@ -53,9 +53,9 @@ def list_keys(conn: Connection, *, tenant_id: int) -> list[str]:
     return [r["secret"] for r in db.rows(conn, "list_webhook_keys", tenant_id=tenant_id)]
 
 
-def insert_key(conn: Connection, *, tenant_id: int, creator: str, secret: str) -> None:
-    """Make this the current secret of a tenant that has none."""
-    db.run(conn, "insert_webhook_key", tenant_id=tenant_id, creator=creator, secret=secret)
+def insert_key(conn: Connection, *, tenant_id: int, creator: str, secret: str) -> bool:
+    """Make this the current secret of a tenant; False when it has one, such as one that was made meanwhile."""
+    return db.run(conn, "insert_webhook_key", tenant_id=tenant_id, creator=creator, secret=secret) > 0
 
 
 def retire_keys(conn: Connection, *, tenant_id: int, valid_s: float) -> datetime | None:

@@ -83,7 +83,7 @@ class TaskIn(Body):
     delay_seconds: Annotated[float, Field(ge=0, le=INT4_MAX)] | None = None
     not_before: Time | None = None
     queue_timeout_seconds: Annotated[int, Field(ge=1, le=INT4_MAX)] | None = None
-    callback_url: Annotated[Text, Field(max_length=callbacks.MAX_URL), AfterValidator(callbacks.cleaned)] | None = None
+    callback_url: Annotated[Text, Field(max_length=callbacks.MAX_URL)] | None = None
     expire_notice_seconds: Annotated[int, Field(ge=1, le=INT4_MAX)] | None = None
 
     @model_validator(mode="after")

@@ -229,9 +229,9 @@ def _task(body: bytes) -> NewTask | Refused:
 def _new_task(values: Mapping[str, Any]) -> NewTask:
     """InvalidInput for what is no task, or would call back where nothing may be called."""
     task = checked(TaskIn, values).new_task()
-    if task.callback_url:
-        parts().webhooks.check(task.callback_url, "#/callbackUrl")
-    return task
+    if task.callback_url is None:
+        return task
+    return replace(task, callback_url=parts().webhooks.check(task.callback_url, "#/callbackUrl"))
 
 
 def _item(index: int, value: Any) -> NewTask | Refused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -125,6 +126,19 @@ def test_old_and_new_secret_are_both_valid_for_a_day(
     assert receiver.messages[1].verified(rotated["secret"])["type"] == "webhook.test"
     with pytest.raises(WebhookVerificationError):
         receiver.messages[1].verified(secret)
+
+
+def test_every_secret_that_was_told_signs_for_its_time(api: Api, dsn: str, receiver: Receiver, secret: str) -> None:
+    """However many rotate at once."""
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: Api(api.live).call("POST", "/webhook/rotateSecret").json(), range(24)))
+    with working(api.live, dsn):
+        api.call("POST", "/webhook/testDelivery", {"callbackUrl": receiver.url})
+        until(lambda: receiver.messages, 20)
+
+    assert {receiver.messages[0].verified(told)["type"] for told in [secret, *(a["secret"] for a in answers)]} == {
+        "webhook.test"
+    }
 
 
 def test_secrets_are_stored_sealed(api: Api, pool: db.Pool, secret: str) -> None:
