@@ -8,7 +8,7 @@ from asynch import db, metrics
 from asynch.cleaner.terms import Terms
 from asynch.errors import StorageError
 from asynch.storage import Storage
-from asynch.store import queue
+from asynch.store import news, queue
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ def lose(pool: db.Pool, terms: Terms, storage: Storage) -> int:
         lost = queue.lose_silent_hosts(
             conn, most=terms.batch, grace_s=terms.tmp_host_grace_s, queue_timeout_s=terms.queue_timeout_s
         )
-        queue.announce(conn, {lane for lane, _ in lost})
+        news.announce(conn, {lane for lane, _ in lost})
     for _, key in lost:
         try:
             storage.delete(key)

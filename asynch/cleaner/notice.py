@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from asynch import db
 from asynch.cleaner.terms import Terms
-from asynch.store import queue, webhooks
+from asynch.store import news, webhooks
 
 
 def notice(pool: db.Pool, terms: Terms) -> int:
     """One batch; returns how many tasks."""
     with db.transaction(pool) as conn:
         lanes = webhooks.notify_expiring(conn, most=terms.batch)
-        queue.announce(conn, set(lanes))
+        news.announce(conn, set(lanes))
     return len(lanes)

@@ -18,7 +18,7 @@ _PAUSE_S = 0.01
 class Announcer:
     """A thread that sends what was announced since its last word; a lost word costs a look, nothing else.
 
-    `send` notifies of numbers: `queue.announce` of lanes with new tasks, `queue.announce_changed` of tasks.
+    `send` notifies of numbers: `news.announce` of lanes with new tasks, `news.announce_changed` of tasks.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from asynch.errors import Conflict, ExecutorError, Forbidden, InvalidInput, Mist
 from asynch.executors.egress import Policy
 from asynch.secretbox import SecretBox, SecretError
 from asynch.store import models as store
-from asynch.store import queue, tasks, tenants
+from asynch.store import news, tasks, tenants
 from asynch.store.limits import Breaker, find_breaker
 from asynch.store.models import Model, ModelSpec
 from asynch.store.oplog import Operation, insert_op_logs
@@ -67,7 +67,7 @@ class Registry:
             model = _get(store.lock_model, conn, caller.principal.tenant_id, key)
             spec = self._changed(model, changes)
             store.update_model(conn, model, updater=caller.principal.user, spec=spec)
-            queue.announce(conn, {model.lane_id})  # it may have been opened, or made wider
+            news.announce(conn, {model.lane_id})  # it may have been opened, or made wider
             self._note(conn, caller, "updateModel", spec, {"id": str(model.id), **changes})
         return model.id
 
@@ -153,7 +153,7 @@ class Registry:
             updater=updater,
             failed_retention_s=self.failed_retention_s,
         )
-        queue.announce_cancel(conn, [task_id for task_id, state in cancelled if state == State.RUNNING])
+        news.announce_cancel(conn, [task_id for task_id, state in cancelled if state == State.RUNNING])
 
     def _note(self, conn: Connection, caller: Caller, op_type: str, spec: ModelSpec, asked: Mapping[str, Any]) -> None:
         """Write the op log row: what was asked, bindings masked."""

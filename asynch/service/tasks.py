@@ -13,7 +13,7 @@ from asynch.domain.principal import Caller
 from asynch.domain.states import MOVES, Event, State, status_of
 from asynch.errors import Conflict, Gone, NotFound, TooLarge
 from asynch.service.feed import Feed, Heard, Key
-from asynch.store import queue
+from asynch.store import news
 from asynch.store import tasks as store
 from asynch.store.oplog import Operation, insert_op_logs
 from asynch.store.tasks import Place, TaskFilter
@@ -183,7 +183,7 @@ class Tasks:
             changed = store.cancel(
                 conn, tenant_id=tenant_id, ids=ids, updater=user, failed_retention_s=self.failed_retention_s
             )
-            queue.announce_cancel(conn, [task_id for task_id, state in changed if state == State.RUNNING])
+            news.announce_cancel(conn, [task_id for task_id, state in changed if state == State.RUNNING])
             return self._noted(conn, caller, "cancelTask", ids, [task_id for task_id, _ in changed])
 
     def rerun(self, caller: Caller, ids: Sequence[int]) -> Changed:
@@ -199,7 +199,7 @@ class Tasks:
             if changed:
                 # They enter a lane like new tasks, so they draw numbers: the rooms of all creators depend on it.
                 store.draw_ids(conn, len(changed))
-            queue.announce(conn, {lane for _, lane in changed})
+            news.announce(conn, {lane for _, lane in changed})
             return self._noted(conn, caller, "retryTask", ids, [task_id for task_id, _ in changed])
 
     def cancel_one(self, caller: Caller, task_id: int) -> Row:

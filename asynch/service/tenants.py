@@ -10,7 +10,7 @@ from asynch import db
 from asynch.db import Pool
 from asynch.domain.principal import Caller, Principal
 from asynch.errors import Forbidden
-from asynch.store import queue
+from asynch.store import news
 from asynch.store import tenants as store
 from asynch.store.oplog import Operation, insert_op_logs
 from asynch.store.tenants import Tenant
@@ -42,7 +42,7 @@ class Tenants:
                 max_concurrency=max_concurrency,
                 queue_limit=queue_limit,
             )
-            queue.announce(conn, store.lanes_of(conn, tenant_id))
+            news.announce(conn, store.lanes_of(conn, tenant_id))
             insert_op_logs(conn, caller, "updateTenant", [Operation(request=request if self.log_payloads else "")])
         return tenant
 

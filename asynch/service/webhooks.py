@@ -16,7 +16,7 @@ from asynch.errors import ExecutorError, InvalidInput, Mistake, NotFound
 from asynch.executors.egress import Policy
 from asynch.secretbox import SecretBox
 from asynch.service.letters import message_id_of
-from asynch.store import queue, tenants
+from asynch.store import news, tenants
 from asynch.store import webhooks as store
 from asynch.store.oplog import Operation, insert_op_logs
 from asynch.store.webhooks import DeliveryFilter
@@ -120,7 +120,7 @@ class Webhooks:
                 url=former["input_ref"],
                 snapshot=orjson.dumps(snapshot).decode(),
             )
-            queue.announce(conn, {former["lane_id"]})
+            news.announce(conn, {former["lane_id"]})
             task_id = str(former["parent_id"] or "")
             insert_op_logs(conn, caller, "redeliverWebhook", [Operation(task_id=task_id)])
         return created
@@ -139,7 +139,7 @@ class Webhooks:
                 url=cleaned,
                 snapshot=None,
             )
-            queue.announce(conn, {lane_id})
+            news.announce(conn, {lane_id})
             insert_op_logs(conn, caller, "testWebhook", [Operation()])
         return created
 

@@ -348,30 +348,6 @@ def _outcome(o: Outcome) -> dict[str, Any]:
     }
 
 
-def announce(conn: Connection, lanes: Collection[int]) -> None:
-    """Tell all workers that these lanes have work; it leaves with the commit. Polling finds it too, only later."""
-    _notify(conn, "asynch_lane", lanes)
-
-
-def announce_changed(conn: Connection, tasks: Collection[int]) -> None:
-    """Tell whoever watches these tasks that they changed."""
-    _notify(conn, "asynch_task", tasks)
-
-
-def _notify(conn: Connection, channel: str, numbers: Collection[int]) -> None:
-    if numbers:
-        payload = ",".join(map(str, sorted(numbers)))
-        # Postgres takes less than 8,000 bytes; a list cut short would name a wrong one.
-        db.run(conn, "notify", channel=channel, payload=payload if len(payload) < 7000 else "all")
-
-
-def announce_cancel(conn: Connection, ids: Sequence[int]) -> None:
-    """Ask whoever runs these tasks to cut them; the next beat finds them too."""
-    for start in range(0, len(ids), 300):
-        payload = ",".join(map(str, ids[start : start + 300]))
-        db.run(conn, "notify", channel="asynch_cancel", payload=payload)
-
-
 def retry_due(conn: Connection, *, most: int, queue_timeout_s: float) -> list[int]:
     """Put back failures whose back-off is over; returns their lanes, one for each task."""
     return [r["lane_id"] for r in db.rows(conn, "retry_due", most=most, queue_timeout_s=queue_timeout_s)]

@@ -28,7 +28,7 @@ from asynch.service.trial import Trials
 from asynch.service.webhooks import Webhooks
 from asynch.settings import Settings
 from asynch.storage import Storage
-from asynch.store import queue
+from asynch.store import news
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Parts:
     def creation(self) -> Creation:
         """Creates tasks."""
         chosen = self.settings
-        announcer = Announcer(self.pool, queue.announce)
+        announcer = Announcer(self.pool, news.announce)
         return Creation(
             self.pool,
             announcer,
@@ -135,7 +135,7 @@ class Parts:
     @cached_property
     def changes(self) -> Announcer:
         """Tells of changes to tasks."""
-        return Announcer(self.pool, queue.announce_changed, pause_s=0.05)
+        return Announcer(self.pool, news.announce_changed, pause_s=0.05)
 
 
 def _part(whole: int, processes: int) -> int:

@@ -22,7 +22,7 @@ from asynch.service.announcer import Announcer
 from asynch.service.documents import Documents
 from asynch.service.letters import Letters
 from asynch.storage import Storage
-from asynch.store import queue, workers
+from asynch.store import news, queue, workers
 from asynch.store.progress import Note, write_progress
 from asynch.store.queue import Claim, Outcome, Settled
 from asynch.systemd import NOBODY, Manager
@@ -103,11 +103,11 @@ class Incarnation:
         self._stop, self._over = threading.Event(), threading.Event()
         self._running = Running()
         self._breakers, self._pace = Breakers(), Pace()
-        self._changes = Announcer(self._pool, queue.announce_changed, pause_s=0.05)
+        self._changes = Announcer(self._pool, news.announce_changed, pause_s=0.05)
         self._completer = Completer(
             self._pool, queue_timeout_s=setup.keep.queue_timeout_s, lost=self._lost, note=self._hear
         )
-        self._told = Announcer(self._pool, queue.announce)
+        self._told = Announcer(self._pool, news.announce)
         kinds = trades(
             models=setup.executor,
             webhooks=setup.webhooks,
@@ -219,7 +219,7 @@ class Incarnation:
                     most=_TAKE_OVER_MOST,
                 )
                 workers.bury(conn, former)
-                queue.announce(conn, {lane for lane, _ in left})
+                news.announce(conn, {lane for lane, _ in left})
             logger.info("took over from a lost session", extra={"worker_id": former, "tasks": len(left)})
         except DatabaseDown as exc:
             logger.warning("left to the rescue", extra={"worker_id": former, "error": str(exc)})

@@ -12,7 +12,7 @@ from typing import Any
 from asynch import db, metrics
 from asynch.domain.states import State
 from asynch.errors import CutReason, DatabaseDown, SessionLost
-from asynch.store import queue, workers
+from asynch.store import news, queue, workers
 from asynch.store.queue import MOURNING_S, Claim
 from asynch.worker.outcomes import rfc3339
 from asynch.worker.poller import SILENCE_S, Poller
@@ -131,7 +131,7 @@ class Beat:
                     most=_RESCUE_BATCH,
                     ids=[task_id for task_id, _ in again],
                 )
-                queue.announce(conn, {lane for lane, state in found if state is State.PENDING})
+                news.announce(conn, {lane for lane, state in found if state is State.PENDING})
                 logger.warning("put back claims that nobody had in hand", extra={"tasks": len(found)})
         self._strays = strays
         if not strays:
@@ -178,7 +178,7 @@ def rescue_dead(pool: db.Pool, me: Self, keep: workers.Retention, *, max_crashes
                 keep=keep,
                 most=_RESCUE_BATCH,
             )
-            queue.announce(conn, {lane for lane, state in found if state is State.PENDING})
+            news.announce(conn, {lane for lane, state in found if state is State.PENDING})
             workers.bury(conn, dead.id)
             rescued += len(found)
             metrics.CLEANED.labels("rescue").inc(len(found))

@@ -19,7 +19,7 @@ from time import monotonic
 
 from asynch import db
 from asynch.executors import Call
-from asynch.store import queue, workers
+from asynch.store import news, queue, workers
 from asynch.store.queue import Claim
 from asynch.worker import outcomes
 from asynch.worker.matching import Held
@@ -125,7 +125,7 @@ class Load:
         if (missing := self.done - self._fed) > 0:
             stock.add_tasks(self.site, self.lanes, missing, first=self._fed)
             with db.transaction(self.site.pool) as conn:
-                queue.announce(conn, self.lanes)
+                news.announce(conn, self.lanes)
             self._fed += missing
 
     def end(self, feeder: threading.Thread) -> None:

@@ -13,7 +13,7 @@ from asynch.domain.principal import Caller, Principal, Role
 from asynch.service.announcer import Announcer
 from asynch.service.creation import Creation
 from asynch.service.rooms import Rooms
-from asynch.store import queue
+from asynch.store import news
 from asynch.store.tasks import NewTask
 from tests.bench import stock
 from tests.bench.claiming import Load, clients
@@ -71,7 +71,7 @@ def _creates(site: Site, seconds: float) -> float:
     """By one creator, with nobody else at work: what is left is what the dead rows cost."""
     counted = Creation(
         site.pool,
-        Announcer(site.pool, queue.announce),
+        Announcer(site.pool, news.announce),
         Rooms(),
         queue_timeout_s=86400.0,
         log_payloads=True,

@@ -17,7 +17,7 @@ from asynch.db import Row
 from asynch.domain.states import MOVES, Event, Phase, State
 from asynch.errors import ErrorCode, ExecutorError
 from asynch.sql import catalogue
-from asynch.store import queue, workers
+from asynch.store import news, queue, workers
 from asynch.store import tasks as store
 from asynch.store.queue import Claim, Outcome, Saved
 from asynch.worker import outcomes
@@ -621,9 +621,9 @@ def test_notifications_name_their_lanes_or_say_that_there_are_too_many(pool: db.
     with db.open_session(dsn, name="tests") as session:
         session.execute("LISTEN asynch_lane")
         with db.transaction(pool) as conn:
-            queue.announce(conn, {3, 1, 2})
-            queue.announce(conn, set())
-            queue.announce(conn, range(10**6, 10**6 + 1000))
+            news.announce(conn, {3, 1, 2})
+            news.announce(conn, set())
+            news.announce(conn, range(10**6, 10**6 + 1000))
         heard = [n.payload for n in session.notifies(timeout=5, stop_after=2)]
 
     assert heard == ["1,2,3", "all"]
@@ -634,7 +634,7 @@ def test_cancellations_are_announced_by_name_however_many(pool: db.Pool, dsn: st
     with db.open_session(dsn, name="tests") as session:
         session.execute("LISTEN asynch_cancel")
         with db.transaction(pool) as conn:
-            queue.announce_cancel(conn, ids)
+            news.announce_cancel(conn, ids)
         heard = [n.payload for n in session.notifies(timeout=5, stop_after=3)]
 
     assert [int(i) for payload in heard for i in payload.split(",")] == ids

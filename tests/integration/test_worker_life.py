@@ -19,7 +19,7 @@ from asynch.db import Row
 from asynch.domain.states import State
 from asynch.errors import StorageError
 from asynch.secretbox import SecretBox
-from asynch.store import queue
+from asynch.store import news
 from asynch.store import tasks as store
 from asynch.web import Parts
 from asynch.worker import incarnation
@@ -74,7 +74,7 @@ class Life:
             text = payload if payload is None or isinstance(payload, str) else json.dumps(payload)
             ids += add_tasks(self.pool, lane[0], model_name=lane[1], payload=text, **fields)
         with db.transaction(self.pool) as conn:
-            queue.announce(conn, {lane[0]})
+            news.announce(conn, {lane[0]})
         return ids
 
     def one(self, payload: Any, *, fields: dict[str, Any] | None = None, **spec: Any) -> int:
@@ -98,7 +98,7 @@ class Life:
     def cancel(self, ids: Sequence[int]) -> None:
         with db.transaction(self.pool) as conn:
             store.cancel(conn, tenant_id=TENANT, ids=ids, updater="u", failed_retention_s=60.0)
-            queue.announce_cancel(conn, ids)
+            news.announce_cancel(conn, ids)
 
     def tmp_files(self) -> list[str]:
         return [name for name, _, _ in self.setup.tmp.listing()]
