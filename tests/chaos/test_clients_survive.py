@@ -9,10 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,6 @@ class Server:
         sections = {**farm.sections, "data_dir": str(farm.home), "database": {"dsn": farm.dsn}}
         self._config.write_text(yaml.safe_dump({**sections, "server": {"port": self.port}}))
         self._log = (farm.home / "api.log").open("ab")
-        self.kills = 0
         self.start()
 
     def start(self) -> None:
@@ -52,32 +50,17 @@ class Server:
         """kill -9 of all its processes."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
-        self.kills += 1
+
+    def restart(self) -> None:
+        """Kill it, and start it again."""
+        self.kill()
+        self.start()
 
     def close(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
         self._log.close()
-
-
-@contextmanager
-def killing(server: Server, every_s: float) -> Iterator[None]:
-    """Kill it and start it again, all the while."""
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.wait(every_s):
-            server.kill()
-            server.start()
-
-    with ThreadPoolExecutor(1) as threads:
-        working = threads.submit(work)
-        try:
-            yield
-        finally:
-            over.set()
-            working.result(60)
 
 
 @pytest.fixture
@@ -108,18 +91,29 @@ def test_a_result_is_written_by_the_client_and_by_the_command(farm: Farm, server
 @pytest.mark.slow
 @pytest.mark.alone
 def test_creating_and_waiting_go_on_over_kills(farm: Farm, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "CREATE_LIMIT", 50)
+    monkeypatch.setattr(batches, "CREATE_LIMIT", 20)
     farm.create_model(queueLimit=10_000, maxConcurrency=8)
     farm.start_worker()
     bodies = [{"modelName": "m", "requestPayload": {"size": 10, "n": n}} for n in range(300)]
-    with Client(server.url, retry_s=60) as client, killing(server, 1.0):
-        made = client.create_tasks(bodies)
-        one = [client.create_task("m", {"size": 10, "n": n}) for n in range(300, 310)]
-        ids = [result["taskId"] for result in made] + one
-        items = client.wait(ids, 120)
+    bodies.append(
+        {"modelName": "m", "requestPayload": {"sleep": 3, "n": 300}}
+    )  # so that there is something to wait for
+    restarts: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as threads, Client(server.url, retry_s=60) as client:
 
-    assert server.kills >= 2
+        def after_a_batch(_: object) -> None:
+            if all(restart.done() for restart in restarts) and len(restarts) < 3:
+                restarts.append(threads.submit(server.restart))  # under the next call's hands
+
+        made = client.create_tasks(bodies, on_created=after_a_batch)
+        restarts.append(threads.submit(server.restart))
+        ids = [result["taskId"] for result in made]
+        items = client.wait(ids, 120)
+        for restart in restarts:
+            restart.result(60)
+
+    assert len(restarts) >= 2
     rows = farm.ask("SELECT id, request_payload::jsonb ->> 'n' AS n FROM asynch_task ORDER BY id")
-    assert sorted(int(row["n"]) for row in rows) == list(range(310))
-    assert sorted(ids, key=int) == [str(row["id"]) for row in rows]
+    assert sorted(int(row["n"]) for row in rows) == list(range(301))
+    assert ids == [str(row["id"]) for row in rows]
     assert {item["status"] for item in items.values()} == {"completed"}
