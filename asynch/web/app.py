@@ -18,6 +18,7 @@ from asynch.web import (
     Parts,
     auth,
     cors,
+    docs,
     files,
     health,
     metrics,
@@ -36,7 +37,7 @@ from asynch.web import (
 )
 
 RESOURCES: Sequence[Blueprint] = (
-    health.bp, metrics.bp, files.bp, models.bp, tasks.bp, progress.bp, stats.bp, oplog.bp, workers.bp,
+    health.bp, metrics.bp, docs.bp, files.bp, models.bp, tasks.bp, progress.bp, stats.bp, oplog.bp, workers.bp,
     tenants.bp, services.bp, streams.bp, webhooks.bp,
 )  # fmt: skip
 

@@ -8,7 +8,15 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from flask import request
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 from werkzeug.exceptions import UnsupportedMediaType
@@ -122,6 +130,12 @@ def _tenant_id(value: object) -> object:
     return int(value) if isinstance(value, str) and _ID.fullmatch(value) else value
 
 
+def _number_or_digits(least: int) -> dict[str, Any]:
+    """How ids are described."""
+    digits = {"type": "string", "pattern": "^[0-9]{1,19}$"}
+    return {"anyOf": [{"type": "integer", "minimum": least, "maximum": INT8_MAX}, digits]}
+
+
 def _flag(value: object) -> object:
     if value in (0, 1) and isinstance(value, int):
         return int(value)
@@ -129,9 +143,11 @@ def _flag(value: object) -> object:
 
 
 Text = Annotated[str, AfterValidator(_storable)]
-Id = Annotated[int, Field(ge=1, le=INT8_MAX), BeforeValidator(_id)]
-TenantId = Annotated[int, Field(ge=0, le=INT8_MAX, strict=True), BeforeValidator(_tenant_id)]
-Flag = Annotated[int, BeforeValidator(_flag)]
+Id = Annotated[int, Field(ge=1, le=INT8_MAX), BeforeValidator(_id), WithJsonSchema(_number_or_digits(1))]
+TenantId = Annotated[
+    int, Field(ge=0, le=INT8_MAX, strict=True), BeforeValidator(_tenant_id), WithJsonSchema(_number_or_digits(0))
+]
+Flag = Annotated[int, BeforeValidator(_flag), WithJsonSchema({"enum": [0, 1, False, True]})]
 
 
 class Body(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from asynch.domain import callbacks
 from asynch.domain.rawjson import RawJson
@@ -65,7 +65,7 @@ def _short(text: str) -> str:
     return text
 
 
-TaskId = Annotated[Text, BeforeValidator(_task_id)]
+TaskId = Annotated[Text, BeforeValidator(_task_id), WithJsonSchema({"type": ["string", "integer"]})]
 Time = Annotated[AwareDatetime, BeforeValidator(_time)]
 Short = Annotated[Text, Field(max_length=128)]
 
@@ -78,7 +78,7 @@ class TaskIn(Body):
     input_ref: Annotated[Text, AfterValidator(_short)] | None = None
     biz_name: Short | None = None
     client_ref: Short | None = None
-    metadata: Annotated[RawJson, AfterValidator(_object)] | None = None
+    metadata: Annotated[RawJson, AfterValidator(_object), WithJsonSchema({"type": "object"})] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] | None = None
     delay_seconds: Annotated[float, Field(ge=0, le=INT4_MAX)] | None = None
     not_before: Time | None = None
@@ -120,6 +120,12 @@ class TaskIn(Body):
 
 def _text(raw: RawJson | None) -> str | None:
     return None if raw is None or raw.text == "null" else raw.text
+
+
+class BatchIn(Body):
+    """createTaskBatch, for its description: each task is checked apart, as TaskIn."""
+
+    tasks: Annotated[list[TaskIn], Field(max_length=MAX_BATCH)]
 
 
 class WhichTask(Body):

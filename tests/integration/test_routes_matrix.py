@@ -70,6 +70,8 @@ ROUTES: dict[str, Row] = {
     "GET /healthz": Row(bare("/healthz"), 200, 200, nobody=200),
     "GET /readyz": Row(bare("/readyz"), 200, 200, nobody=200),
     "GET /metrics": Row(bare("/metrics"), 403, 200),
+    "GET /openapi.json": Row(bare("/openapi.json"), 200, 200, nobody=200),
+    "GET /docs": Row(bare("/docs"), 200, 200, nobody=200),
     "GET /files/<path:key>": Row(bare("/files/7/no-such-file"), 403, 403, nobody=403),  # a signed link or nothing
     "POST /model/createModel": Row(
         lambda t: ("/model/createModel", {"modelName": t.new, **MODEL}), 200, 200, manages=True

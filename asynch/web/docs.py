@@ -1,0 +1,59 @@
+"""/openapi.json and /docs: what this service takes and answers, for programs and for people; needs no network."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from flask import Blueprint, Flask, Response, current_app, render_template, request
+from flask.typing import ResponseReturnValue
+
+from asynch.web import parts
+from asynch.web.openapi.document import build
+
+bp = Blueprint("docs", __name__, template_folder="openapi/templates")
+
+_KEPT = "asynch.openapi"
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    document: dict[str, Any]
+    text: bytes
+
+
+@bp.get("/openapi.json")
+def openapi() -> ResponseReturnValue:
+    """This description, as OpenAPI 3.1."""
+    response = Response(_written().text, content_type="application/json")
+    response.add_etag()
+    response.headers["Cache-Control"] = "no-cache"
+    return response.make_conditional(request)
+
+
+@bp.get("/docs")
+def page() -> ResponseReturnValue:
+    """This description, as a page."""
+    response = Response(render_template("docs.html", api=_written().document, shown=_shown))
+    response.headers["Content-Security-Policy"] = (
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return response
+
+
+def _shown(value: object) -> str:
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+
+
+def _written() -> _Written:
+    """It is the same for the life of the process."""
+    app: Flask = current_app
+    with _lock:
+        if _KEPT not in app.extensions:
+            document = build(app, parts().settings)
+            app.extensions[_KEPT] = _Written(document, orjson.dumps(document))
+        written: _Written = app.extensions[_KEPT]
+        return written

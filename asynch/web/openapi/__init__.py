@@ -1,0 +1,1 @@
+"""What the HTTP face says of itself: /openapi.json and a page of it for people."""

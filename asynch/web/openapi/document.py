@@ -1,0 +1,209 @@
+"""The OpenAPI 3.1 document of an application: its routes, the table of operations, and the shapes they name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Any, Literal
+
+from flask import Flask
+from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import models_json_schema
+from werkzeug.routing import Rule
+
+from asynch.settings import Settings
+from asynch.web import auth
+from asynch.web.openapi.answers import Problem
+from asynch.web.openapi.operations import OPERATIONS, Operation, Shape
+from asynch.web.openapi.task_answers import Event
+from asynch.web.openapi.words import ERRORS, FIELDS, HEADERS
+from asynch.web.rates import CREATES, READS
+
+Json = dict[str, Any]
+Mode = Literal["validation", "serialization"]
+Refs = Mapping[Any, Json]  #: by model: where its schema stands
+
+_REF = "#/components/schemas/{model}"
+_VARIABLE = re.compile(r"<(?:[a-z]+:)?([a-z_]+)>")
+_ALWAYS = (500, 503)
+_OF_BODIES = (400, 413, 415, 422)
+_OF_CALLERS = (401, 403, 429)
+
+_SCHEMES: Mapping[str, Mapping[str, Json]] = {
+    "none": {},
+    "apikey": {"key": {"type": "http", "scheme": "bearer", "description": "An API key: `ak_…`."}},
+    "jwt": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+    "gateway": {
+        "gateway": {"type": "apiKey", "in": "header", "name": "X-Gateway-Secret"},
+        "user": {"type": "apiKey", "in": "header", "name": "X-User-Info"},
+    },
+}
+
+
+def build(app: Flask, settings: Settings) -> Json:
+    """Everything `app` serves, for `settings`' way of authentication."""
+    schemas, refs = _schemas()
+    schemes = dict(_SCHEMES[settings.auth.mode])
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "asynch",
+            "version": version("asynch"),
+            "summary": "A durable queue in front of slow HTTP model services",
+            "description": "Ids are answered as text, and taken as text or number. Times are RFC 3339 in UTC with "
+            "milliseconds. Errors are RFC 9457 problem documents.",
+        },
+        "servers": [{"url": settings.public_url}],
+        "security": [{name: [] for name in schemes}] if schemes else [],
+        "tags": [{"name": name} for name in sorted({rule.endpoint.partition(".")[0] for rule in _rules(app)})],
+        "paths": _paths(app, refs, schemas, secured=bool(schemes)),
+        "components": {
+            "schemas": schemas,
+            "headers": {name: _header(name) for name in HEADERS},
+            "responses": {str(status): _problem(status, refs) for status in ERRORS},
+            "securitySchemes": schemes,
+        },
+    }
+
+
+def _rules(app: Flask) -> Iterator[Rule]:
+    """Each route once; Flask keeps a WebSocket's two."""
+    return (rule for rule in app.url_map.iter_rules() if not rule.websocket)
+
+
+def _models() -> list[tuple[type[BaseModel], Mode]]:
+    asked = {model for o in OPERATIONS.values() for model in (o.body, o.query) if model is not None}
+    told: set[type[BaseModel]] = {Problem, Event}
+    told |= {shape for o in OPERATIONS.values() for shape in o.answers.values() if isinstance(shape, type)}
+    found: list[tuple[type[BaseModel], Mode]] = [(model, "validation") for model in asked]
+    found += [(model, "serialization") for model in told]
+    return sorted(found, key=lambda pair: (pair[0].__module__, pair[0].__name__))
+
+
+def _schemas() -> tuple[Json, Refs]:
+    """The components, and where each model stands among them."""
+    by_model, whole = models_json_schema(_models(), ref_template=_REF)
+    schemas: Json = whole["$defs"]
+    for schema in schemas.values():
+        _explain(schema)
+    return schemas, {model: dict(place) for (model, _), place in by_model.items()}
+
+
+def _explain(schema: Json) -> None:
+    """Descriptions in, generated titles out."""
+    schema.pop("title", None)
+    for name, member in schema.get("properties", {}).items():
+        member.pop("title", None)
+        if name in FIELDS:
+            member["description"] = FIELDS[name]
+
+
+def _paths(app: Flask, refs: Refs, schemas: Json, *, secured: bool) -> Json:
+    paths: Json = {}
+    for rule in sorted(_rules(app), key=lambda rule: (rule.endpoint.partition(".")[0], rule.rule)):
+        path = _VARIABLE.sub(lambda found: "{" + to_camel(found[1]) + "}", rule.rule)
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            told = _operation(app, rule, refs, schemas)
+            if secured and rule.endpoint.partition(".")[0] in auth.OPEN:
+                told["security"] = []
+            paths.setdefault(path, {})[method.lower()] = told
+    return paths
+
+
+def _operation(app: Flask, rule: Rule, refs: Refs, schemas: Json) -> Json:
+    entry = OPERATIONS[rule.endpoint]
+    tag, _, name = rule.endpoint.partition(".")
+    told: Json = {
+        "operationId": to_camel(name),
+        "tags": [tag],
+        "summary": (app.view_functions[rule.endpoint].__doc__ or "").strip().partition("\n")[0],
+        "responses": {str(status): _answer(entry, status, shape, refs) for status, shape in entry.answers.items()},
+    }
+    told["responses"] |= {
+        str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(_errors(rule.endpoint, entry))
+    }
+    if parameters := [*_variables(rule), *_query(entry, refs, schemas), *_asks(entry)]:
+        told["parameters"] = parameters
+    if entry.body is not None:
+        told["requestBody"] = {"required": True, "content": {"application/json": {"schema": refs[entry.body]}}}
+    if rule.endpoint.startswith("tasks.create_task"):
+        told["callbacks"] = {"final": {_callback(rule.endpoint): {"post": _delivery(refs)}}}
+    return told
+
+
+def _callback(endpoint: str) -> str:
+    return "{$request.body#/callbackUrl}" if endpoint == "tasks.create_task" else "{$request.body#/tasks/0/callbackUrl}"
+
+
+def _delivery(refs: Refs) -> Json:
+    return {
+        "summary": "A final state, signed as Standard Webhooks 1.0.0 has it",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": refs[Event]}}},
+        "responses": {"2XX": {"description": "It arrived."}, "410": {"description": "Do not come again."}},
+    }
+
+
+def _errors(endpoint: str, entry: Operation) -> set[int]:
+    found = {*entry.errors, *_ALWAYS}
+    if entry.body is not None:
+        found |= set(_OF_BODIES)
+    if entry.query is not None or entry.asks:
+        found.add(422)
+    if endpoint.partition(".")[0] not in auth.OPEN:
+        found |= {*_OF_CALLERS, 400}
+    if endpoint in READS | CREATES:
+        found.add(429)
+    return found
+
+
+def _answer(entry: Operation, status: int, shape: Shape, refs: Refs) -> Json:
+    told: Json = {"description": HTTPStatus(status).phrase, "headers": _tells("X-Request-Id", *entry.tells)}
+    if isinstance(shape, str):
+        told["content"] = {shape: {"schema": {} if shape == "application/json" else {"type": "string"}}}
+    elif shape is not None:
+        told["content"] = {"application/json": {"schema": refs[shape]}}
+    return told
+
+
+def _problem(status: int, refs: Refs) -> Json:
+    headers = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}.get(status, ())
+    return {
+        "description": ERRORS[status],
+        "headers": _tells("X-Request-Id", *headers),
+        "content": {"application/problem+json": {"schema": refs[Problem]}},
+    }
+
+
+def _tells(*names: str) -> Json:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _header(name: str) -> Json:
+    return {"description": HEADERS[name], "schema": {"type": "string"}}
+
+
+def _variables(rule: Rule) -> Iterator[Json]:
+    for name in _VARIABLE.findall(rule.rule):
+        yield {"name": to_camel(name), "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+
+
+def _query(entry: Operation, refs: Refs, schemas: Json) -> Iterator[Json]:
+    if entry.query is None:
+        return
+    schema = schemas[refs[entry.query]["$ref"].rpartition("/")[2]]
+    for name, member in schema.get("properties", {}).items():
+        yield {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "description": member.get("description", ""),
+            "schema": {key: value for key, value in member.items() if key != "description"},
+        }
+
+
+def _asks(entry: Operation) -> Iterator[Json]:
+    for name in entry.asks:
+        yield {"name": name, "in": "header", "description": HEADERS[name], "schema": {"type": "string"}}
