@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from flask import Blueprint, Flask, Response, g, request
 from flask.json.provider import JSONProvider
+from werkzeug.routing import BaseConverter
 
 from asynch import log
 from asynch.service.documents import as_json
@@ -47,6 +48,7 @@ _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 def create_app(made_of: Parts) -> Flask:
     """The WSGI application. UserError for an auth mode that is not there."""
     app = Flask("asynch", static_folder=None)
+    app.url_map.converters["id"] = Id
     app.extensions["asynch"] = made_of
     app.extensions["asynch.streams"] = streams.Streams(
         -(-made_of.settings.server.streams // made_of.settings.server.processes)
@@ -69,6 +71,12 @@ def create_app(made_of: Parts) -> Flask:
     for resource in RESOURCES:
         app.register_blueprint(resource)
     return app
+
+
+class Id(BaseConverter):
+    """An id in a path: digits, so that no call's name is taken for one."""
+
+    regex = "[0-9]+"
 
 
 class Json(JSONProvider):

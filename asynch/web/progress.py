@@ -32,7 +32,7 @@ class ProgressIn(Body):
         return self
 
 
-@bp.post("/task/<task_id>/progress")
+@bp.post("/task/<id:task_id>/progress")
 def post_progress(task_id: str) -> ResponseReturnValue:
     """204; 403 for a link that is altered or too old, 409 when its call is over, 410 when the task is final."""
     number = number_of(task_id)

@@ -40,7 +40,7 @@ _GOING_AWAY = 1012  # service restart: come again
 Render = Callable[[Row], bytes]
 
 
-@bp.get("/<task_id>/events")
+@bp.get("/<id:task_id>/events")
 def events(task_id: str) -> ResponseReturnValue:
     """Server-Sent Events: the status document at each change, from the first or from Last-Event-ID, until the final."""
     row = parts().tasks.get(principal().tenant_id, number_of(task_id))
@@ -50,8 +50,8 @@ def events(task_id: str) -> ResponseReturnValue:
     return _Handover(_EventStream(row, seen, _render(), parts().feed), "text/event-stream; charset=utf-8")
 
 
-@bp.get("/<task_id>/ws", endpoint="socket")
-@bp.get("/<task_id>/ws", endpoint="socket", websocket=True)  # Flask keeps the two apart
+@bp.get("/<id:task_id>/ws", endpoint="socket")
+@bp.get("/<id:task_id>/ws", endpoint="socket", websocket=True)  # Flask keeps the two apart
 def socket_(task_id: str) -> ResponseReturnValue:
     """The same over WebSocket: a text message a change, closed with 1000 after the final one."""
     if request.headers.get("Upgrade", "").lower() != "websocket":

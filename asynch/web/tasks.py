@@ -103,7 +103,7 @@ def list_task() -> ResponseReturnValue:
     return {"list": listed, "total": found.total, "totalCapped": found.capped}
 
 
-@bp.get("/<task_id>")
+@bp.get("/<id:task_id>")
 def task_status(task_id: str) -> ResponseReturnValue:
     """The status document; with `Prefer: wait=N` once it is final, or differs from the ETag that the caller has."""
     row, wait_s = _found(number_of(task_id)), _preferred_wait_s()
@@ -122,7 +122,7 @@ def task_status(task_id: str) -> ResponseReturnValue:
     return _documents().status(row, place), 200, headers
 
 
-@bp.get("/<task_id>/result")
+@bp.get("/<id:task_id>/result")
 def task_result(task_id: str) -> ResponseReturnValue:
     """303 to the file, or why there is none."""
     number = number_of(task_id)
@@ -150,13 +150,13 @@ def _preferred_wait_s() -> int | None:
     return None
 
 
-@bp.post("/<task_id>/cancel")
+@bp.post("/<id:task_id>/cancel")
 def cancel_task(task_id: str) -> ResponseReturnValue:
     """The status document after it: cancelled, or processing until its call is cut, or unchanged if final."""
     return _documents().status(_tasks().cancel_one(caller(), number_of(task_id)))
 
 
-@bp.post("/<task_id>/retry")
+@bp.post("/<id:task_id>/retry")
 def retry_task(task_id: str) -> ResponseReturnValue:
     """The status document of a task that runs again; 409 unless it is finally failed or cancelled."""
     return _documents().status(_tasks().rerun_one(caller(), number_of(task_id)))

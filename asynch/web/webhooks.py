@@ -63,7 +63,7 @@ def list_delivery() -> ResponseReturnValue:
     return {"list": [_shown(row) for row in found], "total": total, "totalCapped": capped}
 
 
-@bp.post("/<delivery_id>/redeliver")
+@bp.post("/<id:delivery_id>/redeliver")
 def redeliver(delivery_id: str) -> ResponseReturnValue:
     """The same message once more, now; 202 with the id of the new delivery."""
     return {"id": str(_webhooks().redeliver(caller(), number_of(delivery_id)))}, 202

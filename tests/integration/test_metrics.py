@@ -409,11 +409,11 @@ def test_requests_are_counted_by_template_method_and_status(api: Live, pool: db.
     api.call("BREW", "/pot")
     told = scrape(api.url)
 
-    assert value(told, "asynch_http_requests_total", route="/task/<task_id>", method="GET", status="404") == 2
+    assert value(told, "asynch_http_requests_total", route="/task/<id:task_id>", method="GET", status="404") == 2
     assert value(told, "asynch_http_requests_total", route="unmatched", method="GET", status="404") == 2
     assert value(told, "asynch_http_requests_total", route="unmatched", method="other") == 1
-    assert value(told, "asynch_http_request_seconds_count", route="/task/<task_id>") == 2
-    assert value(told, "asynch_refused_total", route="/task/<task_id>", code="not_found") == 2
+    assert value(told, "asynch_http_request_seconds_count", route="/task/<id:task_id>") == 2
+    assert value(told, "asynch_refused_total", route="/task/<id:task_id>", code="not_found") == 2
 
 
 def test_a_batch_counts_each_item_and_a_repetition_none(api: Live) -> None:

@@ -93,12 +93,12 @@ ROUTES: dict[str, Row] = {
     "POST /task/getTaskBatch": Row(lambda t: ("/task/getTaskBatch", {"taskIds": [t.task]}), 200, 200, 200, empty),
     "GET /task/getTaskResult": Row(lambda t: (f"/task/getTaskResult?taskId={t.task}", None), 200, 200, 404),
     "POST /task/listTask": Row(lambda t: ("/task/listTask", {"taskId": t.task}), 200, 200, 200, empty),
-    "GET /task/<task_id>": Row(lambda t: (f"/task/{t.task}", None), 200, 200, 404),
-    "GET /task/<task_id>/result": Row(lambda t: (f"/task/{t.task}/result", None), 202, 202, 404),
-    "GET /task/<task_id>/events": Row(lambda t: (f"/task/{t.task}/events", None), 200, 200, 404),
-    "GET /task/<task_id>/ws": Row(lambda t: (f"/task/{t.task}/ws", None), 426, 426, 426),  # no WebSocket, so no look yet
-    "POST /task/<task_id>/cancel": Row(lambda t: (f"/task/{t.task}/cancel", None), 200, 200, 404),
-    "POST /task/<task_id>/retry": Row(lambda t: (f"/task/{t.task}/retry", None), 409, 409, 404),
+    "GET /task/<id:task_id>": Row(lambda t: (f"/task/{t.task}", None), 200, 200, 404),
+    "GET /task/<id:task_id>/result": Row(lambda t: (f"/task/{t.task}/result", None), 202, 202, 404),
+    "GET /task/<id:task_id>/events": Row(lambda t: (f"/task/{t.task}/events", None), 200, 200, 404),
+    "GET /task/<id:task_id>/ws": Row(lambda t: (f"/task/{t.task}/ws", None), 426, 426, 426),  # no WebSocket, so no look yet
+    "POST /task/<id:task_id>/cancel": Row(lambda t: (f"/task/{t.task}/cancel", None), 200, 200, 404),
+    "POST /task/<id:task_id>/retry": Row(lambda t: (f"/task/{t.task}/retry", None), 409, 409, 404),
     "POST /task/cancelBatch": Row(lambda t: ("/task/cancelBatch", {"taskIds": [t.task]}), 200, 200, 200, empty),
     "POST /task/retryBatch": Row(lambda t: ("/task/retryBatch", {"taskIds": [t.task]}), 200, 200, 200, empty),
     "POST /stat/listModelStat": Row(lambda t: ("/stat/listModelStat", {"modelName": t.name}), 200, 200, 200, empty),
@@ -106,7 +106,7 @@ ROUTES: dict[str, Row] = {
     "POST /opLog/listOpLog": Row(bare("/opLog/listOpLog", {}), 403, 200),
     "GET /worker/listWorker": Row(bare("/worker/listWorker"), 403, 200),
     "GET /tenant/getTenant": Row(bare("/tenant/getTenant"), 403, 200),
-    "POST /task/<task_id>/progress": Row(
+    "POST /task/<id:task_id>/progress": Row(
         lambda t: (f"/task/{t.task}/progress?token=no", {"progress": 1}), 403, 403, nobody=403  # a signed link or nothing
     ),
     "PUT /service/updateService": Row(
@@ -115,7 +115,7 @@ ROUTES: dict[str, Row] = {
     "POST /service/listService": Row(lambda t: ("/service/listService", {}), 403, 200),
     "POST /webhook/rotateSecret": Row(bare("/webhook/rotateSecret"), 403, 200),
     "POST /webhook/listDelivery": Row(bare("/webhook/listDelivery", {}), 403, 200),
-    "POST /webhook/<delivery_id>/redeliver": Row(bare("/webhook/1/redeliver"), 403, 404),
+    "POST /webhook/<id:delivery_id>/redeliver": Row(bare("/webhook/1/redeliver"), 403, 404),
     "POST /webhook/testDelivery": Row(bare("/webhook/testDelivery", {"callbackUrl": HERE}), 403, 202),
     "PUT /tenant/updateTenant": Row(bare("/tenant/updateTenant", {"queueLimit": 0}), 403, 200),
 }  # fmt: skip
@@ -224,13 +224,15 @@ def test_only_an_admin_may_name_a_tenant(team: Cast, route: str) -> None:
 
 def test_what_another_tenant_tried_changed_nothing(team: Cast, pool: db.Pool) -> None:
     things, own = team.things(), (OWN, "admin")
-    before = [team.send(own, route, things).json() for route in ("GET /model/getModel", "GET /task/<task_id>")]
+    before = [team.send(own, route, things).json() for route in ("GET /model/getModel", "GET /task/<id:task_id>")]
     for route, row in ROUTES.items():
         if row.foreign is not None:
             team.send((OTHER, "user"), route, things)
             team.send((OTHER, "admin"), route, things)
 
-    assert [team.send(own, route, things).json() for route in ("GET /model/getModel", "GET /task/<task_id>")] == before
+    assert [
+        team.send(own, route, things).json() for route in ("GET /model/getModel", "GET /task/<id:task_id>")
+    ] == before
 
 
 def test_models_are_changed_by_admins_alone_where_users_may_not(make_parts: MakeParts, pool: db.Pool) -> None:

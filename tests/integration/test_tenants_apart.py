@@ -64,13 +64,13 @@ UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade"}
 
 #: What every route of /task answers to another tenant's id.
 ROUTES: dict[str, Callable[[Api, str], None]] = {
-    "GET /task/<task_id>": lambda api, i: not_found(api.get(i)),
-    "GET /task/<task_id>/result": lambda api, i: not_found(api.get(f"{i}/result")),
-    "GET /task/<task_id>/events": lambda api, i: not_found(api.get(f"{i}/events")),
-    "GET /task/<task_id>/ws": lambda api, i: not_found(api.get(f"{i}/ws", headers=UPGRADE)),
-    "POST /task/<task_id>/cancel": lambda api, i: not_found(api.post(f"{i}/cancel")),
-    "POST /task/<task_id>/progress": lambda api, i: unsigned(api.post(f"{i}/progress", {"progress": 1})),
-    "POST /task/<task_id>/retry": lambda api, i: not_found(api.post(f"{i}/retry")),
+    "GET /task/<id:task_id>": lambda api, i: not_found(api.get(i)),
+    "GET /task/<id:task_id>/result": lambda api, i: not_found(api.get(f"{i}/result")),
+    "GET /task/<id:task_id>/events": lambda api, i: not_found(api.get(f"{i}/events")),
+    "GET /task/<id:task_id>/ws": lambda api, i: not_found(api.get(f"{i}/ws", headers=UPGRADE)),
+    "POST /task/<id:task_id>/cancel": lambda api, i: not_found(api.post(f"{i}/cancel")),
+    "POST /task/<id:task_id>/progress": lambda api, i: unsigned(api.post(f"{i}/progress", {"progress": 1})),
+    "POST /task/<id:task_id>/retry": lambda api, i: not_found(api.post(f"{i}/retry")),
     "GET /task/getTaskResult": lambda api, i: not_found(api.get(f"getTaskResult?taskId={i}")),
     "POST /task/getTaskBatch": lambda api, i: missing(api.post("getTaskBatch", {"taskIds": [i], "waitSeconds": 1}), i),
     "POST /task/cancelBatch": lambda api, i: missing(api.post("cancelBatch", {"taskIds": [i]}), i),

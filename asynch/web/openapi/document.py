@@ -59,7 +59,7 @@ def build(app: Flask, settings: Settings) -> Json:
         "servers": [{"url": settings.public_url}],
         "security": [{name: [] for name in schemes}] if schemes else [],
         "tags": [{"name": name} for name in sorted({rule.endpoint.partition(".")[0] for rule in _rules(app)})],
-        "paths": _paths(app, refs, schemas, secured=bool(schemes)),
+        "paths": _paths(app, refs, schemas, schemes),
         "components": {
             "schemas": schemas,
             "headers": {name: _header(name) for name in HEADERS},
@@ -101,14 +101,17 @@ def _explain(schema: Json) -> None:
             member["description"] = FIELDS[name]
 
 
-def _paths(app: Flask, refs: Refs, schemas: Json, *, secured: bool) -> Json:
+def _paths(app: Flask, refs: Refs, schemas: Json, schemes: Mapping[str, Json]) -> Json:
     paths: Json = {}
     for rule in sorted(_rules(app), key=lambda rule: (rule.endpoint.partition(".")[0], rule.rule)):
         path = _VARIABLE.sub(lambda found: "{" + to_camel(found[1]) + "}", rule.rule)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             told = _operation(app, rule, refs, schemas)
-            if secured and rule.endpoint.partition(".")[0] in auth.OPEN:
+            blueprint = rule.endpoint.partition(".")[0]
+            if schemes and blueprint in auth.OPEN:
                 told["security"] = []
+            elif schemes and blueprint in auth.LOCAL:
+                told["security"] = [{}, {name: [] for name in schemes}]
             paths.setdefault(path, {})[method.lower()] = told
     return paths
 
@@ -186,8 +189,9 @@ def _header(name: str) -> Json:
 
 
 def _variables(rule: Rule) -> Iterator[Json]:
-    for name in _VARIABLE.findall(rule.rule):
-        yield {"name": to_camel(name), "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    for kind, name in re.findall(r"<([a-z]+):([a-z_]+)>", rule.rule):
+        pattern = "^[0-9]+$" if kind == "id" else "^.+$"
+        yield {"name": to_camel(name), "in": "path", "required": True, "schema": {"type": "string", "pattern": pattern}}
 
 
 def _query(entry: Operation, refs: Refs, schemas: Json) -> Iterator[Json]:

@@ -1,0 +1,60 @@
+"""A client that knows /openapi.json alone, and means harm: schemathesis with all checks against the live service."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asynch import db
+from asynch.service import keys
+from tests.live import MakeParts, serving
+
+#: what no schema can say (two fields at once, a host that may not be called, a name that is taken) is 422 or 409
+CONFIG = """
+[checks]
+positive_data_acceptance.expected-statuses = ["2xx", "303", "401", "403", "404", "409", "410", "422", "426"]
+
+# a bad task of a batch is told in its place of a 202
+[[operations]]
+include-path = "/task/createTaskBatch"
+checks.negative_data_rejection.enabled = false
+"""
+
+
+@pytest.fixture
+def dsn(emptied_dsn: str) -> str:
+    return emptied_dsn
+
+
+@pytest.mark.slow
+def test_no_request_made_from_the_document_breaks_what_it_says(
+    make_parts: MakeParts, pool: db.Pool, tmp_path: Path
+) -> None:
+    secret = keys.create_key(pool, 7, "fuzz", admin=True)[1]
+    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+    with serving(make_parts(auth={"mode": "apikey"}, limits={"reads_per_minute": 1_000_000})) as live:
+        made = subprocess.run(
+            [
+                *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml")),
+                *("run", f"{live.url}/openapi.json", "--url", live.url, "--no-color", "--seed", "1"),
+                *(
+                    "--header",
+                    f"Authorization: Bearer {secret}",
+                    "--checks",
+                    "all",
+                    "--phases",
+                    "examples,coverage,fuzzing",
+                ),
+                *("--max-examples", os.environ.get("ASYNCH_FUZZ", "5"), "--request-timeout", "10"),
+            ],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=280,
+        )
+
+    assert made.returncode == 0, made.stdout[-20_000:] + made.stderr[-2000:]
