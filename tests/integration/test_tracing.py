@@ -34,6 +34,8 @@ CALLER = "b7ad6b7169203331"
 CONTEXT = {"traceparent": f"00-{TRACE}-{CALLER}-01", "tracestate": "a=b"}
 UNSAMPLED = {"traceparent": f"00-{TRACE}-{CALLER}-00"}
 INTERNAL, SERVER, CLIENT, CONSUMER = 1, 2, 3, 5
+#: the command line where the packages are not installed
+WITHOUT_EXTRA = "import sys; sys.modules['opentelemetry'] = None; from asynch.cli import main; main()"
 CREATION = "POST /task/createTask"
 
 
@@ -389,11 +391,19 @@ print([name for name in sys.modules if name.startswith(("opentelemetry", "google
     assert (answer.stdout, answer.returncode) == ("[]\n", 0), answer.stderr
 
 
+def test_check_tells_of_a_missing_extra_before_a_new_release_takes_over(tmp_path: Path) -> None:
+    endpoint = "http://127.0.0.1:4318"
+    answer = asynch("check", code=WITHOUT_EXTRA, ASYNCH_DATA_DIR=str(tmp_path), ASYNCH_TRACING__OTLP_ENDPOINT=endpoint)
+
+    (line,) = (line for line in answer.stdout.splitlines() if "tracing" in line)
+    assert (answer.returncode, line.split()[0]) == (1, "FAIL")
+    assert "asynch[tracing]" in line
+
+
 @pytest.mark.parametrize("role", ["up", "api", "worker"])
 def test_without_the_extra_the_start_stops_with_one_line(role: str, tmp_path: Path) -> None:
-    code = "import sys; sys.modules['opentelemetry'] = None; from asynch.cli import main; main()"
     answer = asynch(
-        role, code=code, ASYNCH_DATA_DIR=str(tmp_path), ASYNCH_DATABASE__DSN="postgresql://u@127.0.0.1:9/none",
+        role, code=WITHOUT_EXTRA, ASYNCH_DATA_DIR=str(tmp_path), ASYNCH_DATABASE__DSN="postgresql://u@127.0.0.1:9/none",
         ASYNCH_TRACING__OTLP_ENDPOINT="http://127.0.0.1:4318",
     )  # fmt: skip
 
