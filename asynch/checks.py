@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from asynch import db, wiring
+from asynch import db, spans, wiring
 from asynch.errors import AsynchError
 from asynch.service import schema
 from asynch.settings import Settings
@@ -32,6 +32,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
         ("storage", _storage),
         ("ffmpeg", _ffmpeg),
         ("broker", _broker),
+        ("tracing", _tracing),
     ]
     for part, look in looks:
         try:
@@ -85,3 +86,9 @@ def _broker(settings: Settings) -> str:
     if settings.broker.url.get_secret_value():
         return "not used in this version"
     return "none: the Postgres queue itself"
+
+
+def _tracing(settings: Settings) -> str:
+    endpoint = settings.tracing.otlp_endpoint
+    spans.check(endpoint)
+    return f"spans go to {endpoint}" if endpoint else "off"

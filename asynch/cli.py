@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from asynch import checks, db, log, metrics, wiring
+from asynch import checks, db, log, metrics, spans, wiring
 from asynch.commands import model, task
 from asynch.commands.plain import config_option, plain_errors
 from asynch.errors import AsynchError, DatabaseDown, UserError
@@ -62,6 +62,7 @@ def up(config: Path | None, data_dir: str | None, host: str | None, port: int | 
     from asynch.supervisor import Supervisor
 
     settings = _settings(config, data_dir=data_dir, server={"host": host, "port": port})
+    spans.check(settings.tracing.otlp_endpoint)
     supervisor = Supervisor(settings, config=config, environ=os.environ)
     _on_signals(supervisor.stop)
     supervisor.run(lambda url: click.echo(f"ready {url}"))
@@ -80,6 +81,7 @@ def api(config: Path | None, fd: int | None) -> None:
     settings = _settings(config)
     wiring.configured_dsn(settings)
     wiring.open_box(settings)
+    spans.check(settings.tracing.otlp_endpoint)
     serve(lambda: create_app(wiring.api_parts(settings)), settings, fd=fd, manager=manager)
 
 
@@ -94,6 +96,7 @@ def worker(config: Path | None) -> None:
     settings = _settings(config)
     if not settings.worker.enabled:
         raise UserError("worker.enabled is false")
+    spans.check(settings.tracing.otlp_endpoint)
     if settings.worker.metrics_port:
         metrics.serve_worker(settings.worker.metrics_port)
     stop = threading.Event()

@@ -206,7 +206,7 @@ class Broker(Section):
 
 
 class Tracing(Section):
-    otlp_endpoint: OptionalUrl = ""
+    otlp_endpoint: OptionalBaseUrl = ""
 
 
 class Log(Section):

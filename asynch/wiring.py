@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from asynch import db
+from asynch import db, spans
 from asynch.cleaner.terms import Terms as CleanerTerms
 from asynch.errors import UserError
 from asynch.executors.egress import Policy
@@ -91,7 +91,8 @@ def api_parts(settings: Settings) -> Parts:
     """What the requests of one API process work with."""
     box = open_box(settings)
     pool = db.open_pool(configured_dsn(settings), size=settings.database.pool_size, name="asynch-api")
-    return Parts(settings, pool, box, make_storage(settings, box))
+    tracer = spans.open_tracer(settings.tracing.otlp_endpoint, service="asynch-api")
+    return Parts(settings, pool, box, make_storage(settings, box), tracer)
 
 
 def check_fit(pool: db.Pool, box: SecretBox, storage: Storage) -> None:
@@ -147,4 +148,5 @@ def worker_setup(settings: Settings) -> Setup:
         tmp=TmpDir(settings.tmp_path, max_bytes=worker.tmp_max),
         public_url=settings.public_url,
         documents=Documents(settings.public_url, storage, settings.storage.urls_last_s),
+        tracer=spans.open_tracer(settings.tracing.otlp_endpoint, service="asynch-worker"),
     )

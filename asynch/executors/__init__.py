@@ -55,6 +55,7 @@ class Call:
 
     def __init__(self, timeout_s: float) -> None:
         self.deadline = monotonic() + timeout_s
+        self.http_status: int | None = None  #: of the latest answer
         self._lock = threading.Lock()
         self._reason: CutReason | None = None
         self._end: Callable[[], None] | None = None

@@ -116,6 +116,7 @@ class HttpExecutor:
         connections = self._connections()
         try:
             with connections.serving(call), closing(send(connections)) as answer:
+                call.http_status = answer.status
                 yield answer
         except ExecutorError as error:
             call.check()

@@ -27,6 +27,7 @@ from asynch.service.tasks import Tasks
 from asynch.service.trial import Trials
 from asynch.service.webhooks import Webhooks
 from asynch.settings import Settings
+from asynch.spans import OFF, Tracer
 from asynch.storage import Storage
 from asynch.store import news
 
@@ -39,6 +40,7 @@ class Parts:
     pool: Pool
     box: SecretBox
     storage: Storage
+    tracer: Tracer = OFF
 
     @cached_property
     def model_policy(self) -> Policy:

@@ -33,6 +33,7 @@ from asynch.web import (
     streams,
     tasks,
     tenants,
+    traces,
     webhooks,
     workers,
 )
@@ -95,6 +96,7 @@ def _begin() -> None:
     g.since = monotonic()
     g.log_scope = log.bind(request_id=g.request_id)
     g.log_scope.__enter__()
+    traces.begin()
     metrics.note_begin()
 
 
@@ -103,10 +105,12 @@ def _finish(response: Response) -> Response:
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     metrics.note_end(response)
+    traces.note_end(response)
     return response
 
 
 def _end(_: BaseException | None) -> None:
+    traces.end()
     scope = g.pop("log_scope", None)
     if scope is not None:
         scope.__exit__(None, None, None)

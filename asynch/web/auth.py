@@ -10,7 +10,6 @@ from typing import cast
 
 from flask import Flask, g, request
 
-from asynch.domain import tracing
 from asynch.domain.principal import Caller, Principal, Role
 from asynch.errors import Forbidden, Unauthenticated
 from asynch.service.guesses import Guesses
@@ -18,7 +17,7 @@ from asynch.service.keys import KeyRing, key_id_of
 from asynch.service.tokens import TokenRefused, Verifier, keys_of
 from asynch.settings import Settings
 from asynch.shapes import is_loopback
-from asynch.web import Parts, parts
+from asynch.web import Parts, parts, traces
 from asynch.web.pages import refuse_web_pages
 from asynch.web.peers import client_of, within
 from asynch.web.userinfo import read_user_info
@@ -79,7 +78,7 @@ def caller() -> Caller:
         path=request.path,
         method=request.method,
         since=g.since,
-        trace_context=tracing.packed(request.headers.get("traceparent"), request.headers.get("tracestate")),
+        trace_context=traces.context(),
     )
 
 

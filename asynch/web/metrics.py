@@ -20,7 +20,8 @@ from asynch.web import parts
 
 bp = Blueprint("metrics", __name__)
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+#: those that are told by their names; whatever else a caller thinks of is one
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 @bp.get("/metrics")
@@ -45,7 +46,7 @@ def note_begin() -> None:
 def note_end(response: Response) -> None:
     """Count this request with its answer."""
     meter = parts().meter
-    method = request.method if request.method in _METHODS else "other"
+    method = request.method if request.method in METHODS else "other"
     meter.requests.labels(_route(), method, str(response.status_code)).inc()
     meter.seconds.labels(_route(), method).observe(monotonic() - g.since)
     if refusal := g.get("refusal"):

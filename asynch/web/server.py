@@ -20,7 +20,7 @@ from asynch import metrics
 from asynch.processes import PR_SET_PDEATHSIG
 from asynch.settings import Settings
 from asynch.systemd import NOBODY, Manager
-from asynch.web import auth, health
+from asynch.web import auth, health, traces
 
 #: a worker whose main loop says nothing for so long is replaced; requests themselves may take any time
 STUCK_S = 120
@@ -69,6 +69,7 @@ def options(settings: Settings, fd: int | None) -> Mapping[str, Any]:
         "keepalive": KEEPALIVE_S,
         "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108 - beats never wait for a disk
         "post_fork": _die_with_parent,
+        "worker_exit": _flush,
         "child_exit": _forget,
         "on_exit": _clear,
         "control_socket_disable": True,
@@ -122,6 +123,12 @@ def _watch_start(app: Flask, manager: Manager) -> None:
         manager.ready()
 
     threading.Thread(target=watch, name="asynch-start", daemon=True).start()
+
+
+def _flush(_arbiter: Any, worker: Any) -> None:
+    """Runs in a worker that ends; one that could not make its application has none."""
+    if worker.app.callable is not None:
+        traces.close(worker.app.callable)
 
 
 def _forget(_arbiter: Any, worker: Any) -> None:

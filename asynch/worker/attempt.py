@@ -27,9 +27,10 @@ from asynch.errors import (
 )
 from asynch.executors import Call, Done, Follower, Order, Working
 from asynch.secretbox import SecretBox, SecretError
+from asynch.spans import Tracer
 from asynch.storage import Storage
 from asynch.store.queue import Claim, Saved
-from asynch.worker import outcomes
+from asynch.worker import outcomes, traces
 from asynch.worker.completer import Completer
 from asynch.worker.points import reach
 from asynch.worker.running import Run
@@ -57,6 +58,7 @@ class Parts:
     aside: Callable[[Claim, Callable[[], None]], None]
     #: notes what the model said of its progress
     tell: Callable[[Claim, Working], None]
+    tracer: Tracer
 
 
 def run_call(
@@ -69,6 +71,7 @@ def run_call(
     quietly and leaves its file to the sweep: it may be a saved result by now.
     """
     reach("claimed")
+    traces.begin(parts.tracer, run)
     result = None
     try:
         result = call_or_settle(parts, run)
@@ -135,7 +138,7 @@ def call_or_settle(parts: Parts, run: Run) -> Saved | Working | Done | None:
     """
     claim = run.claim
     try:
-        return _call(parts, claim, run.call)
+        return _call(parts, run)
     except CallCut as cut:
         _end_cut(parts, claim, cut)
     except ExecutorError as error:
@@ -149,14 +152,16 @@ def call_or_settle(parts: Parts, run: Run) -> Saved | Working | Done | None:
     return None
 
 
-def _call(parts: Parts, claim: Claim, call: Call) -> Saved | Working | Done:
+def _call(parts: Parts, run: Run) -> Saved | Working | Done:
+    claim, call = run.claim, run.call
     call.check()
     name = parts.tmp.name_of(claim.tenant_id, claim.id, claim.attempt)
     trade = parts.trades[claim.target.scheme]
     order = trade.order(claim)
     with parts.tmp.create(name) as file:
         reach("tmp_created")
-        ended = _ask(parts, trade, claim, order, file, call)
+        with traces.calling(parts.tracer, run, order) as traced:
+            ended = _ask(parts, trade, claim, traced, file, call)
         if ended is None:
             call.answered()
             file.sync()
@@ -279,6 +284,7 @@ def run_upload(parts: Parts, run: Run, then: Callable[[], None]) -> None:
     The commit is not waited for; `then` runs when nothing is left to do, in whatever thread.
     """
     claim, address = run.claim, ""
+    traces.begin(parts.tracer, run)
     try:
         try:
             address = store(parts, claim, run.call)

@@ -14,7 +14,7 @@ from asynch.errors import CutReason, DatabaseDown, ErrorCode, ExecutorError, Ses
 from asynch.executors import Call, Working
 from asynch.store import queue
 from asynch.store.queue import Claim, Slot
-from asynch.worker import attempt, outcomes
+from asynch.worker import attempt, outcomes, traces
 from asynch.worker.following import Following
 from asynch.worker.running import Run, Running
 
@@ -82,7 +82,7 @@ class Hands:
         """Put back what is still in hand although it was cut, such as an upload that hangs in a slow store."""
         for run in self._running.all():
             self._guard(run.claim, partial(self._put_back, run.claim))
-            self._running.remove(run)
+            self._over(run)
 
     def _put_back(self, claim: Claim) -> None:
         with suppress(StaleClaim, SessionLost):
@@ -152,22 +152,27 @@ class Hands:
         if run.slots:
             self._give_back(run.slots)
         if saved is None:
-            self._running.remove(run)
+            self._over(run)
             return
+        traces.end(run)
         upload = Run(saved, run.call)
         if self._uploads.qsize() < _WAITING * self._uploaders:
             self._enqueue(upload)
             return
         self._running.add(upload)
-        done = partial(self._running.remove, upload)
+        done = partial(self._over, upload)
         attempt.leave_to_the_queue(self._parts, saved, "the uploaders are far behind", done)
+
+    def _over(self, run: Run) -> None:
+        self._running.remove(run)
+        traces.end(run)
 
     def _work_off_uploads(self) -> None:
         while (work := self._uploads.get()) is not None:
             work()
 
     def _upload(self, run: Run) -> None:
-        done = partial(self._running.remove, run)
+        done = partial(self._over, run)
         if not self._guard(run.claim, partial(attempt.run_upload, self._parts, run, done)):
             done()
 

@@ -21,12 +21,13 @@ from asynch.service import progress
 from asynch.service.announcer import Announcer
 from asynch.service.documents import Documents
 from asynch.service.letters import Letters
+from asynch.spans import Tracer
 from asynch.storage import Storage
 from asynch.store import news, queue, workers
 from asynch.store.progress import Note, write_progress
 from asynch.store.queue import Claim, Outcome, Settled
 from asynch.systemd import NOBODY, Manager
-from asynch.worker import attempt, liveness, outcomes
+from asynch.worker import attempt, liveness, outcomes, traces
 from asynch.worker.breakers import Breakers
 from asynch.worker.completer import Completer
 from asynch.worker.hands import Hands
@@ -72,10 +73,18 @@ class Setup:
     tmp: TmpDir
     public_url: str
     documents: Documents
+    tracer: Tracer
 
 
 def run(setup: Setup, stop: threading.Event, manager: Manager = NOBODY) -> None:
     """Live until `stop`, then drain. UserError when the lock session goes through a transaction pooler."""
+    try:
+        _lives(setup, stop, manager)
+    finally:
+        setup.tracer.close()
+
+
+def _lives(setup: Setup, stop: threading.Event, manager: Manager) -> None:
     former: int | None = None
     while not stop.is_set():
         try:
@@ -126,6 +135,7 @@ class Incarnation:
             self._names_object,
             aside=lambda claim, work: self._hands.aside(claim, work),
             tell=self._tell,
+            tracer=setup.tracer,
         )
         self._hands = Hands(
             parts,
@@ -170,6 +180,8 @@ class Incarnation:
         self._hands.call(claim, held)
 
     def _hear(self, outcome: Outcome, settled: Settled) -> None:
+        if (run := self._running.find(outcome.claim)) is not None:
+            traces.note_outcome(run, outcome)
         if outcome.claim.is_systems:
             return  # nobody watches it, and it has no service whose calls could be held back
         self._changes.announce([outcome.claim.id])

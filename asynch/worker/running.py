@@ -11,6 +11,7 @@ from time import monotonic
 from asynch.domain.states import Phase
 from asynch.errors import CutReason
 from asynch.executors import Call
+from asynch.spans import Span
 from asynch.store.queue import Claim, Slot
 
 
@@ -24,6 +25,7 @@ class Run:
     since: float = field(default_factory=monotonic)
     looks: int = 0  #: how often the model was asked whether it is done
     told: tuple[float | None, str | None] = (None, None)  #: what it said last of its progress
+    span: Span | None = None  #: from the moment a thread takes it in hand
 
 
 class Running:
@@ -66,6 +68,11 @@ class Running:
         """Nothing of it is left to do here."""
         with self._lock:
             self._runs.pop((run.claim.id, run.claim.attempt), None)
+
+    def find(self, claim: Claim) -> Run | None:
+        """The run of this claim or of the other half of its work, None where it is not in hand."""
+        with self._lock:
+            return self._runs.get((claim.id, claim.attempt))
 
     def calls(self) -> tuple[int, set[int]]:
         """How many requests to models are open, and for which tenants."""

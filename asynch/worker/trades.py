@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from asynch.domain import bindings, tracing
+from asynch.domain import bindings
 from asynch.executors import Executor, Order
 from asynch.secretbox import SecretBox
 from asynch.service.letters import Letters
@@ -44,7 +44,6 @@ def _model_order(box: SecretBox, progress_url: Callable[[Claim], str], claim: Cl
         timeout_s=target.timeout_s,
         max_bytes=target.max_bytes,
         progress_url="" if claim.poll_url else progress_url(claim),
-        trace=tracing.headers(claim.trace_context),
     )
 
 
@@ -61,6 +60,5 @@ def _delivery_order(letters: Letters, claim: Claim) -> Order:
         headers=letter.headers,
         timeout_s=claim.target.timeout_s,
         max_bytes=claim.target.max_bytes,
-        trace=tracing.headers(claim.trace_context),
         idempotency_key=letter.id,
     )

@@ -21,7 +21,7 @@ positive_data_acceptance.expected-statuses = ["2xx", "303", "401", "403", "404",
 # a bad task of a batch is told in its place of a 202
 [[operations]]
 include-path = "/task/createTaskBatch"
-checks.negative_data_rejection.enabled = false
+checks.negative_data_rejection.expected-statuses = [202, "4xx"]
 """
 
 

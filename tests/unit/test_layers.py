@@ -17,8 +17,8 @@ PACKAGE = Path(asynch.__file__).parent
 FLOORS: list[set[str]] = [
     {"errors", "sql", "units"},
     {"domain"},
-    {"executors", "storage", "media", "db", "log", "secretbox", "processes", "sources", "systemd", "metrics"},
-    {"store", "shapes", "binaries", "postmaster"},
+    {"executors", "storage", "media", "db", "log", "secretbox", "processes", "sources", "systemd", "metrics", "otlp"},
+    {"store", "shapes", "binaries", "postmaster", "spans"},
     {"service", "cleaner", "sections", "embedded"},
     {"worker", "settings"},
     {"web", "client"},
@@ -39,7 +39,7 @@ DRIVERS = {
     "psycopg_pool": {"db"},
     "minio": {"storage.minio"},
     "requests": {"storage.http", "client"},
-    "urllib3": {"executors", "storage", "client"},
+    "urllib3": {"executors", "storage", "client", "otlp"},
     "apscheduler": {"cleaner.schedule"},
     "cryptography": {"secretbox", "service.tokens"},
     "jwt": {"service.tokens"},
@@ -47,6 +47,7 @@ DRIVERS = {
     "rich": {"demo", "commands"},
     "prometheus_client": {"metrics", "web.metrics"},
     "yaml": {"sources", "demo"},
+    "opentelemetry": {"otlp"},
 }
 
 #: What a part may know of the ones below it, where less is meant than all of them.
@@ -57,6 +58,8 @@ NARROW = {
     "store": {"db", "domain", "errors"},
     "storage": {"errors"},
     "executors": {"errors", "domain"},
+    "otlp": {"domain"},
+    "spans": {"errors", "otlp"},
     "client": {"errors"},
     "commands": {"client", "errors", "settings"},
 }
