@@ -78,9 +78,7 @@ class OtlpTracer:
         )
         self._provider.add_span_processor(
             BatchSpanProcessor(
-                cast(
-                    Any, self._exporter
-                ),  # all that is asked of one, whether the SDK is there to be derived from or not
+                cast(Any, self._exporter),  # not derived from the SDK's class: types are checked without it too
                 max_queue_size=_QUEUE,
                 schedule_delay_millis=_PAUSE_S * 1000,
                 max_export_batch_size=_BATCH,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 from flask import Blueprint, Flask, Response, current_app, render_template, request
@@ -21,8 +20,8 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    document: dict[str, Any]
     text: bytes
+    page: str
 
 
 @bp.get("/openapi.json")
@@ -37,7 +36,7 @@ def openapi() -> ResponseReturnValue:
 @bp.get("/docs")
 def page() -> ResponseReturnValue:
     """This description, as a page."""
-    response = Response(render_template("docs.html", api=_written().document, shown=_shown))
+    response = Response(_written().page)
     response.headers["Content-Security-Policy"] = (
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
@@ -49,11 +48,12 @@ def _shown(value: object) -> str:
 
 
 def _written() -> _Written:
-    """It is the same for the life of the process."""
+    """Made once: it is the same for the life of the process, and anybody may ask for it."""
     app: Flask = current_app
     with _lock:
         if _KEPT not in app.extensions:
             document = build(app, parts().settings)
-            app.extensions[_KEPT] = _Written(document, orjson.dumps(document))
+            page = render_template("docs.html", api=document, shown=_shown)
+            app.extensions[_KEPT] = _Written(orjson.dumps(document), page)
         written: _Written = app.extensions[_KEPT]
         return written

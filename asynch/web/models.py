@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
 
 from asynch.domain import rawjson
 from asynch.domain.bindings import MAX_BASE_URL, MAX_BINDINGS
@@ -76,8 +77,17 @@ class Fields(Body):
         return self.model_dump(exclude_none=True, exclude={"id"})
 
 
+def _without_least(schema: dict[str, Any]) -> None:
+    """What means the default is no mistake."""
+    for name in _DEFAULTED:
+        for choice in schema["properties"][to_camel(name)]["anyOf"]:
+            choice.pop("minimum", None)
+
+
 class NewModel(Fields):
-    """createModel."""
+    """createModel: null, absent or ≤ 0 means the default for the counts that must be positive."""
+
+    model_config = ConfigDict(json_schema_extra=_without_least)
 
     model_name: Name
     base_url: Annotated[Text, Field(min_length=1, max_length=MAX_BASE_URL)]

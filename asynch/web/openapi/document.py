@@ -132,13 +132,9 @@ def _operation(app: Flask, rule: Rule, refs: Refs, schemas: Json) -> Json:
         told["parameters"] = parameters
     if entry.body is not None:
         told["requestBody"] = {"required": True, "content": {"application/json": {"schema": refs[entry.body]}}}
-    if rule.endpoint.startswith("tasks.create_task"):
-        told["callbacks"] = {"final": {_callback(rule.endpoint): {"post": _delivery(refs)}}}
+    if entry.calls_back:
+        told["callbacks"] = {"final": {entry.calls_back: {"post": _delivery(refs)}}}
     return told
-
-
-def _callback(endpoint: str) -> str:
-    return "{$request.body#/callbackUrl}" if endpoint == "tasks.create_task" else "{$request.body#/tasks/0/callbackUrl}"
 
 
 def _delivery(refs: Refs) -> Json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pydantic import BaseModel
 
@@ -23,10 +23,11 @@ class Operation:
     query: type[BaseModel] | None = None
     errors: tuple[int, ...] = ()
     asks: tuple[str, ...] = ()  #: request headers
-    tells: tuple[str, ...] = field(default=())  #: headers of a success
+    tells: tuple[str, ...] = ()  #: headers of a success
+    calls_back: str = ""  #: where the URL of a callback stands in the request
 
 
-_READS = ("RateLimit", "RateLimit-Policy")
+_RATES = ("RateLimit", "RateLimit-Policy")
 _NOT_READY = 503
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -49,39 +50,41 @@ OPERATIONS: Mapping[str, Operation] = {
         body=task_bodies.TaskIn,
         errors=(404, 409),
         asks=("Idempotency-Key", "traceparent", "tracestate"),
-        tells=("Location", "Retry-After", "Idempotency-Replayed", *_READS),
+        tells=("Location", "Retry-After", "Idempotency-Replayed", *_RATES),
+        calls_back="{$request.body#/callbackUrl}",
     ),
     "tasks.create_task_batch": Operation(
         {202: task_answers.BatchAccepted},
         body=task_bodies.BatchIn,
         errors=(409,),
         asks=("Idempotency-Key", "traceparent", "tracestate"),
-        tells=("Idempotency-Replayed", *_READS),
+        tells=("Idempotency-Replayed", *_RATES),
+        calls_back="{$request.body#/tasks/0/callbackUrl}",  # one item stands for all
     ),
-    "tasks.get_task_batch": Operation({200: task_answers.Collected}, body=task_bodies.Ids, tells=_READS),
+    "tasks.get_task_batch": Operation({200: task_answers.Collected}, body=task_bodies.Ids, tells=_RATES),
     "tasks.get_task_result": Operation(
-        {200: task_answers.Item}, query=task_bodies.WhichTask, errors=(404, 410), tells=_READS
+        {200: task_answers.Item}, query=task_bodies.WhichTask, errors=(404, 410), tells=_RATES
     ),
-    "tasks.list_task": Operation({200: task_answers.TaskList}, body=task_bodies.ListIn, tells=_READS),
+    "tasks.list_task": Operation({200: task_answers.TaskList}, body=task_bodies.ListIn, tells=_RATES),
     "tasks.task_status": Operation(
         {200: task_answers.StatusDocument, 304: None},
         errors=(404, 410),
         asks=("Prefer", "If-None-Match"),
-        tells=("ETag", "Retry-After", "Preference-Applied", *_READS),
+        tells=("ETag", "Retry-After", "Preference-Applied", *_RATES),
     ),
     "tasks.task_result": Operation(
         {202: task_answers.StatusDocument, 303: None},
         errors=(404, 409, 410),
-        tells=("Location", "Retry-After", "Content-Location", *_READS),
+        tells=("Location", "Retry-After", "Content-Location", *_RATES),
     ),
     "tasks.cancel_task": Operation({200: task_answers.StatusDocument}, errors=(404, 410)),
     "tasks.retry_task": Operation({200: task_answers.StatusDocument}, errors=(404, 409, 410)),
     "tasks.cancel_batch": Operation({200: task_answers.Changed}, body=task_bodies.ManyIn),
     "tasks.retry_batch": Operation({200: task_answers.Changed}, body=task_bodies.ManyIn),
     "streams.events": Operation(
-        {200: "text/event-stream", 204: None}, errors=(404, 410), asks=("Last-Event-ID",), tells=_READS
+        {200: "text/event-stream", 204: None}, errors=(404, 410), asks=("Last-Event-ID",), tells=_RATES
     ),
-    "streams.socket": Operation({101: None}, errors=(404, 410, 426), tells=_READS),
+    "streams.socket": Operation({101: None}, errors=(404, 410, 426), tells=_RATES),
     "progress.post_progress": Operation(
         {204: None}, body=progress.ProgressIn, query=answers.ProgressLink, errors=(403, 404, 409, 410)
     ),
