@@ -55,6 +55,7 @@ class Supervisor:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._ended_at: dict[str, float] = {}
         self._was_ready = False
+        self._told: Mapping[str, str] = {}  #: the environment of the children that run
 
     def stop(self) -> None:
         """Drain and end everything. Any thread, and signal handlers."""
@@ -66,6 +67,7 @@ class Supervisor:
         UserError when another process uses the data directory or port, or something does not fit the database.
         """
         with ExitStack() as held:
+            held.callback(self._end_children)
             listener: socket.socket | None = None
             while not self._stop.is_set():
                 try:
@@ -75,7 +77,7 @@ class Supervisor:
                         self._prepare(dsn)
                         self._serve(listener, dsn, on_ready)
                 except _DatabaseEnded:
-                    logger.error("Postgres ended by itself, starting over")
+                    logger.error("Postgres ended by itself, starting it again")
 
     @contextmanager
     def _database(self) -> Iterator[str]:
@@ -103,16 +105,23 @@ class Supervisor:
         if self._settings.worker.enabled:
             roles["worker"] = []
         environ = self._child_environ(listener, dsn)
+        if environ != self._told:  # Postgres had to take another port
+            self._end_children()
+        self._told = environ
         try:
-            for role, extra in roles.items():
-                self._spawn(role, extra, environ, listener)
+            for role in roles.keys() - self._children.keys():
+                self._spawn(role, roles[role], environ, listener)
             if not self._was_ready and self._wait_ready(*listener.getsockname()[:2]):
                 self._was_ready = True
                 on_ready(_url(self._settings.server.host, listener.getsockname()[1]))
             while not self._stop.wait(_LOOK_S):
                 self._look_after(roles, environ, listener)
-        finally:
+        except _DatabaseEnded:
+            raise  # the children wait for it as for any Postgres that comes back: an upload or a download goes on
+        except BaseException:
             self._end_children()
+            raise
+        self._end_children()
 
     def _child_environ(self, listener: socket.socket, dsn: str) -> dict[str, str]:
         host, port = listener.getsockname()[:2]

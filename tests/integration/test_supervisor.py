@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -210,11 +211,35 @@ def test_a_child_that_is_killed_is_started_again(running: Up, model: ModelServer
 
 def test_tasks_outlive_a_killed_postgres(running: Up, model: ModelServer) -> None:
     tasks = [create(running, model, sleep=1.0) for _ in range(3)]
-    running.child("postgres", "--port").kill()
-    until(lambda: not running.is_ready())
+    postgres = running.child("postgres", "--port")
+    postgres.kill()
+    until(lambda: not postgres.is_running())
     until(running.is_ready, 40.0)
 
     assert [result_of(running, task)["status"] for task in tasks] == ["completed"] * 3
+
+
+def test_a_killed_postgres_takes_no_child_along(running: Up) -> None:
+    before = {role: running.child("asynch", role).pid for role in ("api", "worker")}
+    postgres = running.child("postgres", "--port")
+    postgres.kill()
+    until(lambda: not postgres.is_running())
+    until(running.is_ready, 40.0)
+
+    assert {role: running.child("asynch", role).pid for role in ("api", "worker")} == before
+
+
+def test_a_postgres_that_lost_its_port_comes_back_on_another(running: Up, model: ModelServer) -> None:
+    supervisor, postgres = psutil.Process(running.process.pid), running.child("postgres", "--port")
+    port = int(postgres.cmdline()[-1].rpartition("=")[2])
+    supervisor.suspend()
+    postgres.kill()
+    until(lambda: postgres.status() == psutil.STATUS_ZOMBIE)
+    with socket.create_server(("127.0.0.1", port)):
+        supervisor.resume()
+        until(lambda: not postgres.is_running())
+        until(running.is_ready, 40.0)
+        assert result_of(running, create(running, model))["status"] == "completed"
 
 
 def test_a_second_up_on_the_directory_says_so_and_ends_with_2(running: Up) -> None:
