@@ -400,5 +400,64 @@ CREATE OR REPLACE FUNCTION asynch_event(t asynch_task) RETURNS text LANGUAGE sql
                 ELSE 'task.completed' END
 $$;
 
-INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '3')
+-- ---------------------------------------------------------------------------------------------------------------
+-- Files, since version 4: what was uploaded, and every upload. What is done to them is tasks of the system.
+-- ---------------------------------------------------------------------------------------------------------------
+-- A lane whose work lies in the tmp_dir of one host: only workers of that host see it. Empty: any worker.
+ALTER TABLE asynch_models ADD COLUMN IF NOT EXISTS tmp_host text NOT NULL DEFAULT '';
+
+CREATE TABLE IF NOT EXISTS asynch_file (
+    id           bigint NOT NULL DEFAULT asynch_new_id(),
+    tenant_id    bigint NOT NULL,
+    creator      text NOT NULL DEFAULT '',
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    updater      text NOT NULL DEFAULT '',
+    updated_at   timestamptz NOT NULL DEFAULT now(),
+    identity     text GENERATED ALWAYS AS (id::text) STORED,
+    sha256       text NOT NULL,                        -- of the bytes as they were received, hex
+    name         text NOT NULL DEFAULT '',             -- as the first upload called it
+    ext          text NOT NULL DEFAULT '',             -- by content, of what is stored
+    content_type text NOT NULL DEFAULT '',
+    size         bigint NOT NULL,                      -- received
+    stored_size  bigint NOT NULL,
+    key          text NOT NULL,                        -- key (or URL) in storage
+    scene        text NOT NULL DEFAULT '',
+    upload_id    text NOT NULL DEFAULT '',
+    tags         text[] NOT NULL DEFAULT '{}',
+    cover_key    text NOT NULL DEFAULT '',
+    parent       bigint,                               -- the file that it was made from
+    PRIMARY KEY (tenant_id, id)
+);
+-- A tenant's content is there once.
+CREATE UNIQUE INDEX IF NOT EXISTS asynch_file_content ON asynch_file (tenant_id, sha256);
+CREATE INDEX IF NOT EXISTS asynch_file_children ON asynch_file (tenant_id, parent) WHERE parent IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS asynch_upload (
+    id                  bigint NOT NULL DEFAULT asynch_new_id(),  -- also of the task that processes it, which is ~tenant_id's
+    tenant_id           bigint NOT NULL,
+    task_id             text GENERATED ALWAYS AS (id::text) STORED,
+    "user"              text NOT NULL DEFAULT '',
+    filename            text NOT NULL DEFAULT '',
+    file_hash           text NOT NULL DEFAULT '',      -- SHA-256 of the bytes as they were received, hex
+    file_size           bigint NOT NULL DEFAULT 0,
+    content_type        text NOT NULL DEFAULT '',      -- by content
+    status              text NOT NULL,                 -- between received and its end its task knows better
+    error_msg           text NOT NULL DEFAULT '',
+    oss_path            text NOT NULL DEFAULT '',
+    repository_identity text NOT NULL DEFAULT '',
+    duration            double precision,              -- from its creation to its end, seconds
+    scene               text NOT NULL DEFAULT '',
+    upload_id           text NOT NULL DEFAULT '',
+    tags                text[] NOT NULL DEFAULT '{}',
+    created_at          timestamptz NOT NULL DEFAULT now(),
+    updated_at          timestamptz NOT NULL DEFAULT now(),
+    completed_at        timestamptz,
+    PRIMARY KEY (tenant_id, id),
+    CONSTRAINT asynch_upload_status CHECK (status IN
+        ('pending', 'received', 'processing', 'compressing', 'uploading_oss', 'completed', 'failed'))
+);
+-- Lists a user's own, the newest first.
+CREATE INDEX IF NOT EXISTS asynch_upload_user ON asynch_upload (tenant_id, "user", id);
+
+INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '4')
 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE asynch_meta.value::integer < excluded.value::integer;

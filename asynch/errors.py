@@ -7,6 +7,7 @@ AsynchError
 │   ├── InvalidInput          the body is not what the contract asks for (one pointer a mistake)
 │   ├── MalformedBody         the body cannot be read at all
 │   ├── TooLarge              the body is over its limit
+│   ├── Unsupported           files of this type are not taken
 │   ├── Unauthenticated       no principal
 │   ├── Forbidden             a principal without the right
 │   ├── NotFound              it is not there, or is another tenant's
@@ -86,6 +87,12 @@ class TooLarge(Refused):
     """The body is over its limit."""
 
     code = "body_too_large"
+
+
+class Unsupported(Refused):
+    """Files of this type, by their content, are not taken."""
+
+    code = "unsupported_type"
 
 
 class Unauthenticated(Refused):

@@ -10,9 +10,11 @@ from asynch.errors import UserError
 from asynch.executors.egress import Policy
 from asynch.executors.http import HttpExecutor
 from asynch.executors.webhook import WebhookExecutor
+from asynch.incoming import Incoming
 from asynch.secretbox import SecretBox, load_keys
 from asynch.service import schema
 from asynch.service.documents import Documents
+from asynch.service.lanes import UPLOAD
 from asynch.settings import Settings
 from asynch.storage import Storage
 from asynch.storage.http import HttpStorage
@@ -23,6 +25,7 @@ from asynch.web import Parts
 from asynch.worker.incarnation import Setup
 from asynch.worker.outcomes import Terms
 from asynch.worker.poller import Limits
+from asynch.worker.processing import LocalExecutor, Uploaded
 from asynch.worker.tmpdir import TmpDir
 
 
@@ -121,6 +124,7 @@ def worker_setup(settings: Settings) -> Setup:
         delete_results=settings.cleaner.delete_results,
     )
     egress, loopback = settings.egress, settings.egress_allow_loopback
+    incoming = Incoming(settings.tmp_path)
     http = HttpExecutor(Policy.parse(egress.models_allow, egress.deny, allow_loopback=loopback))
     return Setup(
         dsn=dsn,
@@ -142,10 +146,12 @@ def worker_setup(settings: Settings) -> Setup:
         cleaner=cleaner if settings.cleaner.enabled else None,
         executor=http,
         webhooks=WebhookExecutor(Policy.parse(egress.webhooks_allow, egress.deny, allow_loopback=loopback)),
+        local=LocalExecutor({UPLOAD: Uploaded(incoming)}),
         follower=http,
         storage=storage,
         box=box,
         tmp=TmpDir(settings.tmp_path, max_bytes=worker.tmp_max),
+        incoming=incoming,
         public_url=settings.public_url,
         documents=Documents(settings.public_url, storage, settings.storage.urls_last_s),
         tracer=spans.open_tracer(settings.tracing.otlp_endpoint, service="asynch-worker"),

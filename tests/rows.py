@@ -61,6 +61,8 @@ def emptied_dsn(module_dsn: str) -> str:
             "service",
             "breaker",
             "pace",
+            "file",
+            "upload",
         )
         conn.execute("; ".join(f"DELETE FROM asynch_{table}" for table in tables).encode())
     return module_dsn

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf
+from pathlib import Path
 from time import monotonic
 from typing import BinaryIO, Protocol
 
@@ -47,6 +48,13 @@ class Done:
     http_status: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The whole result is a file on the disk of tmp_dir; it stays where it is."""
+
+    path: Path
+
+
 class Call:
     """One open call, which another thread may end at any moment.
 
@@ -56,6 +64,8 @@ class Call:
     def __init__(self, timeout_s: float) -> None:
         self.deadline = monotonic() + timeout_s
         self.http_status: int | None = None  #: of the latest answer
+        #: takes what the work says of its progress: 0-100, and a word
+        self.tell: Callable[[float, str], None] = lambda _progress, _word: None
         self._lock = threading.Lock()
         self._reason: CutReason | None = None
         self._end: Callable[[], None] | None = None
@@ -98,9 +108,9 @@ class Call:
 class Executor(Protocol):
     """Makes one attempt and writes the result's bytes into `out` as they come."""
 
-    def run(self, order: Order, out: BinaryIO, call: Call) -> Working | Done | None:
-        """Return None when the whole result is in `out`, where it will be, or that there is none; raise ExecutorError
-        (CallCut when ended by this side).
+    def run(self, order: Order, out: BinaryIO, call: Call) -> Working | Done | Made | None:
+        """Return None when the whole result is in `out`, where it is or will be, or that there is none; raise
+        ExecutorError (CallCut when ended by this side).
 
         An OSError of `out.write` passes through untouched: it is the disk's, not the model's.
         """

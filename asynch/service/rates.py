@@ -1,4 +1,4 @@
-"""How often a tenant may ask: a count a minute and tenant, in this process alone."""
+"""How often a tenant may ask: a count a window and tenant, in this process alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import threading
 from dataclasses import dataclass
 from time import monotonic
 
-WINDOW_S = 60
 _MOST_TENANTS = 10_000
 
 
@@ -18,15 +17,17 @@ class Rate:
     quota: int
     left: int
     reset_s: int
+    window_s: int
 
 
 class Rates:
     """A window for each tenant, begun by its first request. Any thread."""
 
-    def __init__(self, name: str, per_minute: int) -> None:
-        """0 a minute means no limit."""
+    def __init__(self, name: str, quota: int, window_s: int = 60) -> None:
+        """A quota of 0 means no limit."""
         self._name = name
-        self._quota = per_minute
+        self._quota = quota
+        self._window_s = window_s
         self._lock = threading.Lock()
         self._windows: dict[int, tuple[float, int]] = {}  # its end, and what is left of it
 
@@ -40,6 +41,6 @@ class Rates:
             if end <= now:
                 if len(self._windows) >= _MOST_TENANTS:
                     self._windows = {tenant: w for tenant, w in self._windows.items() if w[0] > now}
-                end, left = now + WINDOW_S, self._quota
+                end, left = now + self._window_s, self._quota
             self._windows[tenant_id] = end, max(0, left - 1)
-        return Rate(self._name, self._quota, left - 1, max(1, int(end - now) + 1))
+        return Rate(self._name, self._quota, left - 1, max(1, int(end - now) + 1), self._window_s)

@@ -63,7 +63,7 @@ class Webhooks:
         if not wanted:
             return {}
         system = served_by(tenant_id)
-        found = store.find_receivers(conn, tenant_id=system, names=wanted)
+        found = store.find_lanes(conn, tenant_id=system, names=wanted)
         if missing := [name for name in wanted if name not in found]:
             found |= self._add(conn, tenant_id, missing)
         shared = found.get(callbacks.LANE + _SHARED, 0)
@@ -78,7 +78,7 @@ class Webhooks:
         store.insert_receivers(conn, tenant_id=system, base_urls=targets)
         tenants.ensure_tenant(conn, system)
         store.insert_key(conn, tenant_id=tenant_id, creator="", secret=self._sealed(tenant_id, callbacks.new_secret()))
-        return store.find_receivers(conn, tenant_id=system, names=list(targets))
+        return store.find_lanes(conn, tenant_id=system, names=list(targets))
 
     def rotate_secret(self, caller: Caller) -> Secret:
         """A new secret; messages are signed with it and with the former one as long as that is valid."""

@@ -320,7 +320,7 @@ WHERE t.tenant_id = %(tenant_id)s AND t.id = ANY(%(ids)s::bigint[])
 
 -- purge --
 -- PURGE: the rows of one final state whose time is over, with a word in the op log that they were; the system's own
--- go without one, and nobody's before the notice that he asked for.
+-- go without one, and nobody's before the notice that he asked for. An upload that the cleaner failed keeps its reason.
 WITH due AS MATERIALIZED (
     SELECT t.tenant_id, t.id FROM asynch_task t
     WHERE t.state = %(state)s AND t.final AND t.wake_at <= now() AND coalesce(t.expire_notice_seconds, 0) <= 0
@@ -334,11 +334,17 @@ WITH due AS MATERIALIZED (
     SELECT p.tenant_id, p.creator, 'purgeTask', p.biz_name, p.model_name, p.task_id, 1,
            jsonb_build_object('state', p.state, 'code', p.error_code)::text
     FROM purged p WHERE p.tenant_id >= 0
+), ended AS (
+    UPDATE asynch_upload u
+    SET status = 'failed', error_msg = p.error_msg, completed_at = p.finished_at, updated_at = now(),
+        duration = extract(epoch FROM p.finished_at - u.created_at)
+    FROM purged p
+    WHERE p.tenant_id < 0 AND u.tenant_id = ~p.tenant_id AND u.id = p.id AND u.status NOT IN ('completed', 'failed')
 )
 SELECT count(*) AS purged FROM purged
 
 -- purgeable --
--- The stored objects of the rows `purge` would take, when they go with the row.
-SELECT t.tenant_id, t.id, t.oss_file FROM asynch_task t
+-- The stored objects of the rows `purge` would take, when they go with the row. What the system made is some file's.
+SELECT t.tenant_id, t.id, CASE WHEN t.tenant_id >= 0 THEN t.oss_file ELSE '' END AS oss_file FROM asynch_task t
 WHERE t.state = %(state)s AND t.final AND t.wake_at <= now() AND coalesce(t.expire_notice_seconds, 0) <= 0
 ORDER BY t.wake_at LIMIT %(most)s

@@ -2,7 +2,7 @@
 
 -- scan_lanes --
 -- The next lanes with waiting tasks after a cursor, one index probe a lane however deep its backlog. A disabled lane is
--- open to what its model works on.
+-- open to what its model works on, one whose work lies on another host never.
 WITH RECURSIVE scan(lane_id, n) AS (
     (SELECT t.lane_id, 1 FROM asynch_task t
      WHERE t.state = 0 AND t.phase = 0 AND t.lane_id > %(after)s ORDER BY t.lane_id LIMIT 1)
@@ -12,7 +12,7 @@ WITH RECURSIVE scan(lane_id, n) AS (
     FROM scan s WHERE s.lane_id IS NOT NULL AND s.n < %(most)s
 )
 SELECT s.lane_id, m.tenant_id, m.max_concurrency, p.permits, p.most,
-       m.deleted_at IS NULL AND (m.enabled = 1 OR EXISTS (
+       m.deleted_at IS NULL AND m.tmp_host IN ('', %(tmp_host)s) AND (m.enabled = 1 OR EXISTS (
            SELECT 1 FROM asynch_task t
            WHERE t.lane_id = s.lane_id AND t.state = 0 AND t.phase = 0 AND t.poll_url <> '')) AS open
 FROM scan s CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = s.lane_id OFFSET 0) m
@@ -22,7 +22,7 @@ ORDER BY s.lane_id
 
 -- lanes_named --
 SELECT m.lane_id, m.tenant_id, m.max_concurrency, p.permits, p.most,
-       m.deleted_at IS NULL AND (m.enabled = 1 OR EXISTS (
+       m.deleted_at IS NULL AND m.tmp_host IN ('', %(tmp_host)s) AND (m.enabled = 1 OR EXISTS (
            SELECT 1 FROM asynch_task t
            WHERE t.lane_id = m.lane_id AND t.state = 0 AND t.phase = 0 AND t.poll_url <> '')) AS open
 FROM asynch_models m CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s) p

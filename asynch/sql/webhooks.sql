@@ -1,6 +1,6 @@
 -- Callbacks: the lanes of their receivers, the keys they are signed with, and their deliveries, which are tasks.
 
--- find_receivers --
+-- find_lanes --
 SELECT m.model_name, m.lane_id FROM asynch_models m
 WHERE m.tenant_id = %(tenant_id)s AND m.model_name = ANY(%(names)s::text[]) AND m.deleted_at IS NULL
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,7 @@ import orjson
 
 from asynch import db
 from asynch.db import Connection, Row
+from asynch.domain.principal import served_by
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import MOVES, Event, Phase
 from asynch.errors import SessionLost
@@ -110,6 +111,11 @@ class Claim:
         return str(self.id)
 
     @property
+    def owner_id(self) -> int:
+        """The tenant for whom the work is done."""
+        return served_by(self.tenant_id) if self.is_systems else self.tenant_id
+
+    @property
     def is_systems(self) -> bool:
         """Whether it is work of the system on behalf of a tenant, such as a delivery."""
         return self.tenant_id < 0
@@ -122,6 +128,11 @@ class Failure:
     code: str
     detail: str
     retryable: bool
+
+
+#: Writes what belongs to a move, in its transaction, where the claim still held; returns the address of an object that
+#: nobody needs after all, or nothing.
+Along = Callable[[Connection], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,21 +151,24 @@ class Outcome:
     failure: Failure | None = None
     upload_failures: int = 0
     poll_url: str = ""
+    along: Along | None = None
 
 
-def scan_lanes(conn: Connection, *, after: int, most: int, tenant_most: int = 0) -> tuple[list[Lane], int | None]:
+def scan_lanes(
+    conn: Connection, *, after: int, most: int, tenant_most: int = 0, tmp_host: str = ""
+) -> tuple[list[Lane], int | None]:
     """The next open lanes with waiting tasks after a cursor, and the new cursor (None at the end).
 
     `tenant_most` is how many calls a tenant may have that has no limit of its own; 0 any number.
     """
-    found = db.rows(conn, "scan_lanes", after=after, most=most, tenant_most=tenant_most)
+    found = db.rows(conn, "scan_lanes", after=after, most=most, tenant_most=tenant_most, tmp_host=tmp_host)
     cursor = found[-1]["lane_id"] if len(found) == most else None
     return [_lane(r) for r in found if r["open"]], cursor
 
 
-def lanes_named(conn: Connection, lanes: Collection[int], *, tenant_most: int = 0) -> list[Lane]:
+def lanes_named(conn: Connection, lanes: Collection[int], *, tenant_most: int = 0, tmp_host: str = "") -> list[Lane]:
     """Those of the named lanes that exist and are open."""
-    found = db.rows(conn, "lanes_named", lanes=list(lanes), tenant_most=tenant_most)
+    found = db.rows(conn, "lanes_named", lanes=list(lanes), tenant_most=tenant_most, tmp_host=tmp_host)
     return [_lane(r) for r in found if r["open"]]
 
 
@@ -308,6 +322,7 @@ class Settled:
 
     at: datetime  #: by the database's clock
     told_lane: int | None  #: where a callback of the task's end waits to be delivered
+    unneeded: str = ""  #: the address of an object that nobody needs after all
 
 
 def settle(conn: Connection, outcomes: Sequence[Outcome], *, queue_timeout_s: float) -> dict[tuple[int, int], Settled]:

@@ -22,9 +22,9 @@ class DeliveryFilter:
     final: bool | None = None
 
 
-def find_receivers(conn: Connection, *, tenant_id: int, names: Sequence[str]) -> dict[str, int]:
+def find_lanes(conn: Connection, *, tenant_id: int, names: Sequence[str]) -> dict[str, int]:
     """Lane by name, of those that are there."""
-    found = db.rows(conn, "find_receivers", tenant_id=tenant_id, names=list(names))
+    found = db.rows(conn, "find_lanes", tenant_id=tenant_id, names=list(names))
     return {r["model_name"]: r["lane_id"] for r in found}
 
 

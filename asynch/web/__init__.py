@@ -12,6 +12,7 @@ from flask import current_app
 from asynch.db import Pool, dsn_of
 from asynch.executors.egress import Policy
 from asynch.executors.http import HttpExecutor
+from asynch.incoming import Incoming
 from asynch.metrics import ApiMeter
 from asynch.secretbox import SecretBox
 from asynch.service.announcer import Announcer
@@ -25,6 +26,7 @@ from asynch.service.rooms import Rooms
 from asynch.service.survey import Surveyor
 from asynch.service.tasks import Tasks
 from asynch.service.trial import Trials
+from asynch.service.uploads import Uploads
 from asynch.service.webhooks import Webhooks
 from asynch.settings import Settings
 from asynch.spans import OFF, Tracer
@@ -123,6 +125,20 @@ class Parts:
     def creates(self) -> Rates:
         """How often a tenant may create."""
         return Rates("creates", _part(self.settings.limits.creates_per_minute, self.settings.server.processes))
+
+    @cached_property
+    def upload_rates(self) -> Rates:
+        """How often a tenant may upload."""
+        rate = self.settings.uploads.per_tenant_rate
+        return Rates("uploads", _part(rate.count, self.settings.server.processes), int(rate.per_s))
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Takes files."""
+        chosen = self.settings
+        return Uploads(
+            self.pool, Incoming(chosen.tmp_path), self.storage, chosen.uploads.types, chosen.uploads.max_size
+        )
 
     @cached_property
     def paces(self) -> Paces:

@@ -34,13 +34,14 @@ from asynch.web import (
     tasks,
     tenants,
     traces,
+    uploads,
     webhooks,
     workers,
 )
 
 RESOURCES: Sequence[Blueprint] = (
     health.bp, metrics.bp, docs.bp, files.bp, models.bp, tasks.bp, progress.bp, stats.bp, oplog.bp, workers.bp,
-    tenants.bp, services.bp, streams.bp, webhooks.bp,
+    tenants.bp, services.bp, streams.bp, webhooks.bp, uploads.bp,
 )  # fmt: skip
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -60,6 +61,7 @@ def create_app(made_of: Parts) -> Flask:
         made_of.meter,
         made_of.surveyor,
         made_of.progress,
+        made_of.uploads,
     )  # one for all threads, so made now
     app.json = Json(app)
     app.before_request(_begin)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from time import monotonic
 from typing import cast
 
 from flask import Flask, g, request
 
+from asynch.domain import sender
 from asynch.domain.principal import Caller, Principal, Role
 from asynch.errors import Forbidden, Unauthenticated
 from asynch.service.guesses import Guesses
@@ -80,6 +82,16 @@ def caller() -> Caller:
         since=g.since,
         trace_context=traces.context(),
     )
+
+
+def creator() -> Caller:
+    """The caller, with what storing results for it needs, where the storage asks on whose behalf they come."""
+    plain = caller()
+    given = sender.forwarded({name: request.headers.get(name) for name in sender.NAMES})
+    if not given or parts().settings.storage.backend != "http":
+        return plain
+    sealed = parts().box.seal(plain.principal.tenant_id, sender.FIELD, sender.packed(given))
+    return replace(plain, upload_headers=sealed)
 
 
 def named_tenant(asked: int | None) -> int:

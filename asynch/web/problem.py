@@ -26,14 +26,18 @@ from asynch.errors import (
     QueueFull,
     Refused,
     StorageError,
+    TmpUnavailable,
     TooLarge,
     TooOften,
     Unauthenticated,
+    Unsupported,
 )
 
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
+#: Below it the text is told as `error` too, where the clients of files look for it.
+FILES = "/api/file/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +57,24 @@ TABLE: Mapping[type[Exception], Kind] = {
     Conflict: Kind(409, "In conflict with the present state"),
     Gone: Kind(410, "No longer there"),
     TooLarge: Kind(413, "The body is too large"),
+    Unsupported: Kind(415, "Not a type that is taken"),
     InvalidInput: Kind(422, "The input is not valid"),
     QueueFull: Kind(429, "Too much at once", {"Retry-After": "5"}),
     TooOften: Kind(429, "Too often"),
     Overloaded: Kind(503, "Too much at once here", {"Retry-After": "5"}),
     DatabaseDown: Kind(503, "The database does not answer", {"Retry-After": "2"}),
     StorageError: Kind(503, "The storage does not answer", {"Retry-After": "5"}),
+    TmpUnavailable: Kind(507, "No room for the file", {"Retry-After": "30"}),
     IssuerDown: Kind(503, "The issuer of tokens does not answer", {"Retry-After": "5"}),
 }
 
 #: the codes of errors that are nobody's refusal
-_SERVICE_CODES = {DatabaseDown: "database_down", StorageError: "storage_error", IssuerDown: "issuer_down"}
+_SERVICE_CODES = {
+    DatabaseDown: "database_down",
+    StorageError: "storage_error",
+    TmpUnavailable: "no_room",
+    IssuerDown: "issuer_down",
+}
 
 #: the framework's errors whose code clients meet elsewhere under another name than the status phrase
 _CODES = {400: "malformed_body", 413: "body_too_large", 500: "internal"}
@@ -107,6 +118,7 @@ def document(status: int, title: str, detail: str, code: str, extra: Mapping[str
         "detail": detail or title,
         "code": code,
         "requestId": g.get("request_id", ""),
+        **({"error": detail or title} if request.path.startswith(FILES) else {}),
     }
     return {
         **fixed,

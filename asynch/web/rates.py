@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from flask import Flask, Response, g, request
 
 from asynch.errors import TooOften
-from asynch.service.rates import WINDOW_S, Rate, Rates
+from asynch.service.rates import Rate, Rates
 from asynch.web import Parts
 from asynch.web.auth import principal
 
@@ -17,12 +17,17 @@ READS = frozenset(
         *("tasks.list_task", "streams.events", "streams.socket"),
     }
 )
+UPLOADS = frozenset({"uploads.upload"})
 CREATES = frozenset({"tasks.create_task", "tasks.create_task_batch"})
 
 
 def register(app: Flask, made_of: Parts) -> None:
     """Count each such request, whatever comes of it; this goes after authentication, and before any query."""
-    windows: Mapping[frozenset[str], Rates] = {READS: made_of.reads, CREATES: made_of.creates}
+    windows: Mapping[frozenset[str], Rates] = {
+        READS: made_of.reads,
+        CREATES: made_of.creates,
+        UPLOADS: made_of.upload_rates,
+    }
 
     @app.before_request
     def _take() -> None:
@@ -30,12 +35,14 @@ def register(app: Flask, made_of: Parts) -> None:
             if request.endpoint in endpoints and (rate := rates.take(principal().tenant_id)) is not None:
                 g.rate = rate
                 if rate.left < 0:
-                    raise TooOften(f"More than {rate.quota} {rate.name} a minute.", retry_after_s=rate.reset_s)
+                    raise TooOften(
+                        f"More than {rate.quota} {rate.name} in {rate.window_s} s.", retry_after_s=rate.reset_s
+                    )
 
     @app.after_request
     def _tell(response: Response) -> Response:
         rate: Rate | None = g.get("rate")
         if rate is not None:
-            response.headers["RateLimit-Policy"] = f'"{rate.name}";q={rate.quota};w={WINDOW_S}'
+            response.headers["RateLimit-Policy"] = f'"{rate.name}";q={rate.quota};w={rate.window_s}'
             response.headers["RateLimit"] = f'"{rate.name}";r={max(0, rate.left)};t={rate.reset_s}'
         return response

@@ -11,8 +11,7 @@ from flask import Blueprint, redirect, request
 from flask.typing import ResponseReturnValue
 
 from asynch.db import Row
-from asynch.domain import rawjson, sender
-from asynch.domain.principal import Caller
+from asynch.domain import rawjson
 from asynch.domain.states import State, status_of
 from asynch.errors import Conflict, InvalidInput, Mistake, Refused, TooLarge
 from asynch.service import documents
@@ -21,7 +20,7 @@ from asynch.service.documents import Documents
 from asynch.service.tasks import Change, Tasks
 from asynch.store.tasks import NewTask
 from asynch.web import metrics, parts
-from asynch.web.auth import caller, named_tenant, principal
+from asynch.web.auth import caller, creator, named_tenant, principal
 from asynch.web.bodies import checked, read_body, read_json, read_query
 from asynch.web.task_bodies import MAX_BATCH, RAW, Ids, ListIn, ManyIn, TaskIn, WhichTask, number_of
 
@@ -36,7 +35,7 @@ def create_task() -> ResponseReturnValue:
     """202 with the status URL; the same Idempotency-Key gives the same task again."""
     body = read_body(parts().settings.server.max_body)
     item = _task(body)
-    created = _creation().create(_creator(), item, _once(body))
+    created = _creation().create(creator(), item, _once(body))
     task_id = created.results[0]
     if isinstance(task_id, Refused):
         raise task_id
@@ -51,7 +50,7 @@ def create_task_batch() -> ResponseReturnValue:
     """202 with an id or an error for each task; the good ones are created even when others are bad."""
     body = read_body(parts().settings.server.max_batch_body)
     values = rawjson.elements(rawjson.decode(body), "tasks", raw=RAW, max_depth=_depth(), max_items=MAX_BATCH)
-    created = _creation().create_batch(_creator(), [_item(n, value) for n, value in enumerate(values)], _once(body))
+    created = _creation().create_batch(creator(), [_item(n, value) for n, value in enumerate(values)], _once(body))
     metrics.note_created(created)
     listed = [
         {"index": n, "error": documents.refusal(_placed(n, r))}
@@ -206,16 +205,6 @@ def _accepted(task_id: int, replayed: bool) -> dict[str, Any]:
         "status": status_of(state, final),
         "statusUrl": _documents().status_url(str(task_id)),
     }
-
-
-def _creator() -> Caller:
-    """The caller, with what the uploads of its results need, where the storage asks on whose behalf they come."""
-    creator = caller()
-    given = sender.forwarded({name: request.headers.get(name) for name in sender.NAMES})
-    if not given or parts().settings.storage.backend != "http":
-        return creator
-    sealed = parts().box.seal(creator.principal.tenant_id, sender.FIELD, sender.packed(given))
-    return replace(creator, upload_headers=sealed)
 
 
 def _task(body: bytes) -> NewTask | Refused:

@@ -25,11 +25,11 @@ from asynch.errors import (
     StorageError,
     TmpUnavailable,
 )
-from asynch.executors import Call, Done, Follower, Order, Working
+from asynch.executors import Call, Done, Follower, Made, Order, Working
 from asynch.secretbox import SecretBox, SecretError
 from asynch.spans import Tracer
 from asynch.storage import Storage
-from asynch.store.queue import Claim, Saved
+from asynch.store.queue import Claim, Outcome, Saved
 from asynch.worker import outcomes, traces
 from asynch.worker.completer import Completer
 from asynch.worker.points import reach
@@ -38,6 +38,9 @@ from asynch.worker.tmpdir import ResultFile, TmpDir
 from asynch.worker.trades import Trade
 
 logger = logging.getLogger(__name__)
+
+#: how an executor ends
+Ended = Working | Done | Made | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,7 @@ def call_or_settle(parts: Parts, run: Run) -> Saved | Working | Done | None:
 def _call(parts: Parts, run: Run) -> Saved | Working | Done:
     claim, call = run.claim, run.call
     call.check()
+    call.tell = lambda progress, word: parts.tell(claim, Working(progress=progress, message=word))
     name = parts.tmp.name_of(claim.tenant_id, claim.id, claim.attempt)
     trade = parts.trades[claim.target.scheme]
     order = trade.order(claim)
@@ -162,6 +166,10 @@ def _call(parts: Parts, run: Run) -> Saved | Working | Done:
         reach("tmp_created")
         with traces.calling(parts.tracer, run, order) as traced:
             ended = _ask(parts, trade, claim, traced, file, call)
+        if isinstance(ended, Made):
+            file.adopt(ended.path, call.check)
+            reach("adopted")
+            ended = None
         if ended is None:
             call.answered()
             file.sync()
@@ -173,8 +181,8 @@ def _call(parts: Parts, run: Run) -> Saved | Working | Done:
     return outcomes.result(claim, file, tmp_host=parts.tmp.host_id)
 
 
-def _ask(parts: Parts, trade: Trade, claim: Claim, order: Order, file: ResultFile, call: Call) -> Working | Done | None:
-    ended: Working | Done | None
+def _ask(parts: Parts, trade: Trade, claim: Claim, order: Order, file: ResultFile, call: Call) -> Ended:
+    ended: Ended
     if claim.poll_url:
         ended = parts.follower.follow(order, claim.poll_url, file.as_binary(), call)
         reach("called")
@@ -218,7 +226,7 @@ def fail(parts: Parts, claim: Claim, error: ExecutorError) -> None:
         if claim.phase is Phase.CALL
         else outcomes.upload_failed(parts.terms, claim, error.detail)
     )
-    parts.completer.write(outcome)
+    parts.completer.write(_with_its_mark(parts, outcome))
     reach("failed")
     _drop_tmp(parts, claim)
     logger.info(
@@ -231,6 +239,12 @@ def fail(parts: Parts, claim: Claim, error: ExecutorError) -> None:
             "event": outcome.event.value,
         },
     )
+
+
+def _with_its_mark(parts: Parts, outcome: Outcome) -> Outcome:
+    """The outcome with what it leaves elsewhere than in its row."""
+    mark = parts.trades[outcome.claim.target.scheme].mark
+    return outcome if mark is None else replace(outcome, along=mark(outcome))
 
 
 def put_back(parts: Parts, claim: Claim, why: str) -> None:
@@ -295,7 +309,7 @@ def run_upload(parts: Parts, run: Run, then: Callable[[], None]) -> None:
             _end_failed_upload(parts, claim, exc)
         else:
             stored = replace(claim, saved=replace(claim.saved, key=address))
-            answer = parts.completer.submit(outcomes.delivered(parts.terms, stored))
+            answer = parts.completer.submit(_with_its_mark(parts, outcomes.delivered(parts.terms, stored)))
             answer.add_done_callback(partial(_after_delivery, parts, claim, address, then))
             return
     except (StaleClaim, SessionLost) as exc:
@@ -339,7 +353,7 @@ def store(parts: Parts, claim: Claim, call: Call) -> str:
 
 def _sender(parts: Parts, claim: Claim) -> Mapping[str, str]:
     try:
-        text = parts.box.open(claim.tenant_id, sender.FIELD, claim.upload_headers) if claim.upload_headers else "{}"
+        text = parts.box.open(claim.owner_id, sender.FIELD, claim.upload_headers) if claim.upload_headers else "{}"
     except SecretError as exc:
         raise StorageError("the creator's headers cannot be read") from exc
     return sender.unpacked(text)
@@ -353,7 +367,7 @@ def _end_failed_upload(parts: Parts, claim: Claim, exc: Exception) -> None:
         logger.error("saved result is gone, the model will be called again", extra={"task_id": claim.task_id})
         return
     metrics.STORAGE_ERRORS.labels("put").inc()
-    parts.completer.write(outcomes.upload_failed(parts.terms, claim, str(exc)))
+    parts.completer.write(_with_its_mark(parts, outcomes.upload_failed(parts.terms, claim, str(exc))))
     reach("failed")
     logger.warning("upload failed", extra={"task_id": claim.task_id, "attempt": claim.attempt, "error": str(exc)})
 

@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 
 from asynch import db, metrics
 from asynch.domain.states import Event, Phase
 from asynch.errors import DatabaseDown, SessionLost, StaleClaim
-from asynch.store.queue import Outcome, Settled, settle
+from asynch.store.queue import Claim, Outcome, Settled, settle
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,8 @@ class Completer:
         """Repeat until the database answers: a move that was written after all matches again, or is stale."""
         while not self._lost.is_set():
             try:
+                if any(outcome.along for outcome in outcomes):
+                    return self._settle_along(outcomes)
                 with db.connection(self._pool) as conn:
                     return settle(conn, outcomes, queue_timeout_s=self._queue_timeout_s)
             except (DatabaseDown, *db.Collision) as exc:
@@ -127,15 +130,30 @@ class Completer:
                 self._lost.wait(_RETRY_S)
         raise SessionLost("the worker's session ended before the outcome was written")
 
+    def _settle_along(self, outcomes: list[Outcome]) -> dict[tuple[int, int], Settled]:
+        """The moves and what belongs to them: all of it, or nothing."""
+        with db.transaction(self._pool) as conn:
+            written = settle(conn, outcomes, queue_timeout_s=self._queue_timeout_s)
+            for outcome in outcomes:
+                key = outcome.claim.id, outcome.claim.attempt
+                if outcome.along is not None and key in written:
+                    written[key] = replace(written[key], unneeded=outcome.along(conn))
+        return written
+
 
 def _count(outcome: Outcome, at: datetime | None) -> None:
     """Note what became of a claim; `at` is None when it was stale."""
     claim, code = outcome.claim, outcome.failure.code if outcome.failure else ""
     event = outcome.event.value if at is not None else "stale"
-    metrics.ATTEMPTS.labels("webhook" if claim.is_systems else claim.phase.name.lower(), event, code).inc()
+    metrics.ATTEMPTS.labels(_kind(claim), event, code).inc()
     if at is None or claim.is_systems:
         return
     if outcome.event is Event.DELIVER:
         metrics.STORED.observe((at - claim.claimed_at).total_seconds())
     elif claim.phase is Phase.CALL and outcome.event in (Event.SAVE, Event.FAIL, Event.GIVE_UP):
         metrics.CALLED.labels(event).observe((at - claim.started_at).total_seconds())
+
+
+def _kind(claim: Claim) -> str:
+    """What the attempt was: a half of a model's task, or work of the system's own."""
+    return claim.target.scheme.partition("+")[0] if claim.is_systems else claim.phase.name.lower()

@@ -14,8 +14,9 @@ from asynch import db, metrics
 from asynch.cleaner.leader import Leader
 from asynch.cleaner.schedule import Cleaner
 from asynch.cleaner.terms import Terms as CleanerTerms
-from asynch.errors import CutReason, DatabaseDown, SessionLost, UserError
+from asynch.errors import CutReason, DatabaseDown, SessionLost, StorageError, UserError
 from asynch.executors import Executor, Follower, Working
+from asynch.incoming import Incoming
 from asynch.secretbox import SecretBox
 from asynch.service import progress
 from asynch.service.announcer import Announcer
@@ -35,7 +36,7 @@ from asynch.worker.matching import Held
 from asynch.worker.pace import Pace
 from asynch.worker.poller import Limits, Poller
 from asynch.worker.running import Running
-from asynch.worker.sweep import sweep
+from asynch.worker.sweep import sweep, sweep_incoming
 from asynch.worker.tmpdir import TmpDir
 from asynch.worker.trades import trades
 
@@ -67,10 +68,12 @@ class Setup:
     cleaner: CleanerTerms | None  #: None where cleaner.enabled is false
     executor: Executor  #: of calls of models
     webhooks: Executor
+    local: Executor
     follower: Follower
     storage: Storage
     box: SecretBox
     tmp: TmpDir
+    incoming: Incoming
     public_url: str
     documents: Documents
     tracer: Tracer
@@ -120,6 +123,7 @@ class Incarnation:
         kinds = trades(
             models=setup.executor,
             webhooks=setup.webhooks,
+            local=setup.local,
             box=setup.box,
             progress_url=self._progress_url,
             letters=Letters(self._pool, setup.box, setup.documents),
@@ -182,6 +186,8 @@ class Incarnation:
     def _hear(self, outcome: Outcome, settled: Settled) -> None:
         if (run := self._running.find(outcome.claim)) is not None:
             traces.note_outcome(run, outcome)
+        if settled.unneeded:
+            self._hands.aside(outcome.claim, partial(self._drop, settled.unneeded))
         if outcome.claim.is_systems:
             return  # nobody watches it, and it has no service whose calls could be held back
         self._changes.announce([outcome.claim.id])
@@ -189,6 +195,12 @@ class Incarnation:
         self._pace.note(outcome, settled.at)
         if settled.told_lane is not None:
             self._told.announce([settled.told_lane])
+
+    def _drop(self, address: str) -> None:
+        try:
+            self._setup.storage.delete(address)
+        except StorageError as exc:
+            logger.warning("an object is left behind", extra={"error": str(exc)})
 
     def _names_object(self, claim: Claim, address: str) -> bool:
         with db.connection(self._pool) as conn:
@@ -370,6 +382,7 @@ class Incarnation:
                 swept_at = monotonic()
                 try:
                     sweep(self._pool, tmp)
+                    sweep_incoming(self._pool, self._setup.incoming)
                 except (DatabaseDown, db.Error, OSError) as exc:
                     logger.warning("sweep failed, will retry", extra={"error": str(exc)})
             self._stop.wait(_SWEEP_SOON_S)

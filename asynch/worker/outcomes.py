@@ -45,7 +45,7 @@ def result(claim: Claim, file: ResultFile, *, tmp_host: str) -> Saved:
         tmp_file=file.path.name,
         tmp_host=tmp_host,
         # The attempt is part of the key: two answers of a model never meet under one name.
-        key=f"{claim.tenant_id}/{claim.started_at:%Y/%m/%d}/{claim.task_id}-{claim.attempt}.{kind.ext}",
+        key=f"{claim.owner_id}/{claim.started_at:%Y/%m/%d}/{claim.task_id}-{claim.attempt}.{kind.ext}",
         file_type=kind.ext,
         content_type=kind.content_type,
         size_bytes=file.size_bytes,
@@ -67,7 +67,7 @@ def deferred(terms: Terms, claim: Claim, poll_url: str) -> Outcome:
 
 def delivered(terms: Terms, claim: Claim) -> Outcome:
     """The result is in storage."""
-    keep = terms.unfetched_retention_s or None
+    keep = terms.failed_retention_s if claim.is_systems else terms.unfetched_retention_s or None
     stored = Saved(
         key=claim.saved.key,
         file_type=claim.saved.file_type,

@@ -11,6 +11,7 @@ POINTS = (
     "tmp_created",  # an empty tmp_file
     "deferred",  # the model works on, and the row knows where
     "called",  # the whole answer is written, not yet synced
+    "adopted",  # the result is a file that was on the disk already, under its own name too
     "synced",  # ... and fsynced
     "saved",  # phase 1 is committed, the slot not yet given back
     "stored",  # the object is in storage, the row does not know

@@ -208,6 +208,7 @@ class Poller:
                 after=self._cursor,
                 most=self._limits.batch_size,
                 tenant_most=self._limits.tenant_most,
+                tmp_host=self._tmp.host_id,
             )
             self.answered_at = monotonic()
             self._cursor = cursor or 0
@@ -221,7 +222,8 @@ class Poller:
         self._named.clear()
         stale = [lane for lane in self._hot if self._asked_at(lane) < now - _LANE_LIFE_S]
         if stale:
-            self._remember(queue.lanes_named(self._session, stale, tenant_most=self._limits.tenant_most))
+            most, host = self._limits.tenant_most, self._tmp.host_id
+            self._remember(queue.lanes_named(self._session, stale, tenant_most=most, tmp_host=host))
             for lane in stale:
                 if self._asked_at(lane) < now - _LANE_LIFE_S:  # closed or gone
                     self._hot.pop(lane, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import BinaryIO, cast
 
 from asynch.errors import TmpUnavailable, UserError
+from asynch.incoming import read_host_id
 
 #: Enough of a result to tell its type by content.
 HEAD_BYTES = 64 * 1024
-_HOST_FILE = ".host-id"
+_PIECE_BYTES = 1 << 20
 _RESULT_NAME = re.compile(r"(-?[0-9]{1,19})_([0-9]{1,19})_([0-9]{1,10})")
 _BLOCK_MAX_S = 60.0
 
@@ -42,11 +43,30 @@ class ResultFile:
                 view = view[os.write(self._fd, view) :]
         except OSError as exc:
             raise TmpUnavailable(f"cannot write to tmp_dir: {exc.strerror}") from exc
+        self._note(data)
+        return len(data)
+
+    def _note(self, data: bytes) -> None:
         self._sha256.update(data)
         if len(self.head) < HEAD_BYTES:
             self.head += data[: HEAD_BYTES - len(self.head)]
         self.size_bytes += len(data)
-        return len(data)
+
+    def adopt(self, path: Path, check: Callable[[], None]) -> None:
+        """Have the content of the file at `path`, on the same disk, which stays where it is and as it is.
+
+        `check` is called between the pieces that are read for the hash; what it raises passes through.
+        """
+        try:
+            self.path.unlink()
+            os.link(path, self.path)
+            os.close(self._fd)
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            while piece := os.read(self._fd, _PIECE_BYTES):
+                check()
+                self._note(piece)
+        except OSError as exc:
+            raise TmpUnavailable(f"cannot take over a file in tmp_dir: {exc.strerror}") from exc
 
     def sync(self) -> None:
         """Return when the bytes survive a crash of the machine."""
@@ -84,25 +104,9 @@ class TmpDir:
         self.careful = False  #: after trouble, until a result was written: one call at a time
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.host_id = self._read_host_id()
+            self.host_id = read_host_id(path)
         except OSError as exc:
             raise UserError(f"worker.tmp_dir {path}: {exc.strerror}") from exc
-
-    def _read_host_id(self) -> str:
-        file = self.path / _HOST_FILE
-        if not file.exists():
-            draft = self.path / f"{_HOST_FILE}.{uuid.uuid4().hex}"
-            with draft.open("w") as written:
-                written.write(uuid.uuid4().hex)
-                written.flush()
-                os.fsync(written.fileno())  # an id that is lost with the power leaves its results to nobody
-            with suppress(FileExistsError):  # another worker was first: its id counts
-                os.link(draft, file)
-            draft.unlink()
-        host_id = file.read_text().strip()
-        if not host_id:
-            raise UserError(f"worker.tmp_dir: {file} is empty; remove it if no results wait in the directory")
-        return host_id
 
     @staticmethod
     def name_of(tenant_id: int, task_id: int, attempt: int) -> str:

@@ -11,7 +11,8 @@ from asynch.executors import Executor, Order
 from asynch.secretbox import SecretBox
 from asynch.service.letters import Letters
 from asynch.service.targets import bound_headers
-from asynch.store.queue import Claim
+from asynch.store.queue import Along, Claim, Outcome
+from asynch.worker import processing
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +21,29 @@ class Trade:
 
     order: Callable[[Claim], Order]
     executor: Executor
+    #: what an outcome leaves elsewhere than in its row
+    mark: Callable[[Outcome], Along | None] | None = None
 
 
 def trades(
-    *, models: Executor, webhooks: Executor, box: SecretBox, progress_url: Callable[[Claim], str], letters: Letters
+    *,
+    models: Executor,
+    webhooks: Executor,
+    local: Executor,
+    box: SecretBox,
+    progress_url: Callable[[Claim], str],
+    letters: Letters,
 ) -> Mapping[str, Trade]:
     """Every kind; `progress_url` is where the model of a claim may tell of its progress."""
     model = Trade(partial(_model_order, box, progress_url), models)
     webhook = Trade(partial(_delivery_order, letters), webhooks)
-    return {"http": model, "https": model, "webhook+http": webhook, "webhook+https": webhook}
+    return {
+        "http": model,
+        "https": model,
+        "webhook+http": webhook,
+        "webhook+https": webhook,
+        processing.SCHEME: Trade(processing.order_of, local, processing.mark),
+    }
 
 
 def _model_order(box: SecretBox, progress_url: Callable[[Claim], str], claim: Claim) -> Order:

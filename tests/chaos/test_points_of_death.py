@@ -15,8 +15,8 @@ from tests.proxy import Proxy
 ON_THE_WAY = ("claimed", "tmp_created", "called", "synced", "saved", "stored", "delivered", "tmp_removed")
 #: points that need a failure, a stop, a cancel to be reached; each has a test of its own below
 ASIDE = ("failed", "released", "cancelled", "object_removed")
-#: in test_models_work_on and test_callbacks_arrive
-ELSEWHERE = ("deferred", "done")
+#: in test_models_work_on, test_callbacks_arrive and test_uploads_arrive
+ELSEWHERE = ("deferred", "done", "adopted")
 
 
 def test_every_point_has_its_death_here() -> None:

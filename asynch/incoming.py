@@ -1,0 +1,169 @@
+"""Received files of one host: on the disk of worker.tmp_dir until they are processed, shared by its processes.
+
+Knows no tenant's limits and no database: who writes a file asks for it, who keeps its name decides how long it stays.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from asynch.domain.filetype import HEAD_BYTES
+from asynch.errors import TmpUnavailable, UserError
+
+_HOST_FILE = ".host-id"
+_DIRECTORY = ".incoming"  # with a dot: it is no result, and does not count as one
+_NAME = re.compile(r"([0-9]{1,19})_([0-9]{1,19})")
+_UNNAMED = re.compile(r"[0-9a-f]{32}")
+
+
+def read_host_id(tmp_dir: Path) -> str:
+    """The id of the host whose processes share this directory; a new one in a new directory. OSError, UserError."""
+    file = tmp_dir / _HOST_FILE
+    if not file.exists():
+        draft = tmp_dir / f"{_HOST_FILE}.{uuid.uuid4().hex}"
+        with draft.open("w") as written:
+            written.write(uuid.uuid4().hex)
+            written.flush()
+            os.fsync(written.fileno())  # an id that is lost with the power leaves its results to nobody
+        with suppress(FileExistsError):  # another process was first: its id counts
+            os.link(draft, file)
+        draft.unlink()
+    host_id = file.read_text().strip()
+    if not host_id:
+        raise UserError(f"worker.tmp_dir: {file} is empty; remove it if no results wait in the directory")
+    return host_id
+
+
+class Reception:
+    """One file as it is received: counts, hashes and keeps the head of what passes; gone at the end unless it is kept.
+
+    It is locked while it is written, so that nobody takes it for a left-over, however slow its sender is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises TmpUnavailable."""
+        self.size_bytes = 0
+        self.head = b""
+        self._path = path
+        self._sha256 = hashlib.sha256()
+        self._kept = False
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        except OSError as exc:
+            raise TmpUnavailable(f"cannot create a file in tmp_dir: {exc.strerror}") from exc
+
+    def write(self, data: bytes) -> int:
+        """Write all of `data`; raises TmpUnavailable."""
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as exc:
+            raise TmpUnavailable(f"cannot write to tmp_dir: {exc.strerror}") from exc
+        self._sha256.update(data)
+        if len(self.head) < HEAD_BYTES:
+            self.head += data[: HEAD_BYTES - len(self.head)]
+        self.size_bytes += len(data)
+        return len(data)
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far, hex."""
+        return self._sha256.hexdigest()
+
+    def sync(self) -> None:
+        """Return when the file survives a crash of the machine; raises TmpUnavailable."""
+        try:
+            os.fsync(self._fd)
+            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as exc:
+            raise TmpUnavailable(f"cannot sync to tmp_dir: {exc.strerror}") from exc
+
+    def keep(self, name: str) -> None:
+        """Give the file a name that somebody remembers, before that is committed: without him it is a left-over."""
+        try:
+            self._path.rename(self._path.with_name(name))
+        except OSError as exc:
+            raise TmpUnavailable(f"cannot rename a file in tmp_dir: {exc.strerror}") from exc
+        self._path = self._path.with_name(name)
+
+    def kept(self) -> None:
+        """It is committed: the file stays."""
+        self._kept = True
+
+    def __enter__(self) -> Reception:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if not self._kept:
+            with suppress(OSError):
+                self._path.unlink()
+        os.close(self._fd)
+
+
+class Incoming:
+    """The directory of received files below a tmp_dir."""
+
+    def __init__(self, tmp_dir: Path) -> None:
+        """Make what is missing; UserError when it cannot be used."""
+        self._directory = tmp_dir / _DIRECTORY
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.host_id = read_host_id(tmp_dir)
+        except OSError as exc:
+            raise UserError(f"worker.tmp_dir {tmp_dir}: {exc.strerror}") from exc
+
+    def receive(self) -> Reception:
+        """A new file; raises TmpUnavailable."""
+        return Reception(self._directory / uuid.uuid4().hex)
+
+    @staticmethod
+    def name_of(tenant_id: int, upload_id: int) -> str:
+        """What the file of an upload is called."""
+        return f"{tenant_id}_{upload_id}"
+
+    def path(self, name: str) -> Path:
+        """Where the file of this name is. ValueError for what is no name of such a file."""
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"not the name of a received file: {name!r}")
+        return self._directory / name
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is gone is fine, and one that cannot be removed is the sweep's."""
+        with suppress(OSError):
+            (self._directory / name).unlink()
+
+    def left(self, older_than_s: float) -> dict[str, tuple[int, int] | None]:
+        """Files of this age that nobody writes: of a named one its tenant and upload, None of one without a name."""
+        found: dict[str, tuple[int, int] | None] = {}
+        for entry in os.scandir(self._directory):
+            match = _NAME.fullmatch(entry.name)
+            if (match or _UNNAMED.fullmatch(entry.name)) and self._is_left(entry.name, older_than_s):
+                found[entry.name] = (int(match[1]), int(match[2])) if match else None
+        return found
+
+    def _is_left(self, name: str, older_than_s: float) -> bool:
+        try:
+            fd = os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return time.time() - os.fstat(fd).st_mtime >= older_than_s
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(fd)

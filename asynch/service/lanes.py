@@ -1,0 +1,30 @@
+"""The lanes of the system's own work on files: which there are, made where one is first needed."""
+
+from __future__ import annotations
+
+from asynch.db import Connection
+from asynch.domain.principal import served_by
+from asynch.store import files, tenants, webhooks
+from asynch.store.files import NewLane
+
+#: What looks at a received file and hands it on to storage.
+UPLOAD = "upload"
+_HOUR_S = 3600
+_SCHEDULE_S = (5, 60, 600)
+_AT_ONCE = 8
+
+
+def upload_lane(tmp_host: str) -> NewLane:
+    """Where received files of one host are processed."""
+    return NewLane(f"{UPLOAD}@{tmp_host}", f"local:{UPLOAD}", _AT_ONCE, _HOUR_S, _SCHEDULE_S, tmp_host)
+
+
+def ensure_lane(conn: Connection, *, tenant_id: int, lane: NewLane) -> int:
+    """The lane's id, for work on behalf of this tenant."""
+    system = served_by(tenant_id)
+    found = webhooks.find_lanes(conn, tenant_id=system, names=[lane.name])
+    if lane.name not in found:
+        tenants.ensure_tenant(conn, system)
+        files.insert_lane(conn, tenant_id=system, lane=lane)
+        found = webhooks.find_lanes(conn, tenant_id=system, names=[lane.name])
+    return found[lane.name]

@@ -1,0 +1,236 @@
+"""Uploads: from the last byte on the disk to a task that processes it, and what their senders see of that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from asynch import db
+from asynch.db import Pool, Row
+from asynch.domain.filetype import HEAD_BYTES, FileType, sniff
+from asynch.domain.principal import Caller, Principal
+from asynch.domain.states import Phase, State
+from asynch.domain.uploads import Status, Work, is_among, shown_name, stage_of
+from asynch.errors import NotFound, TooLarge, Unsupported
+from asynch.incoming import Incoming, Reception
+from asynch.service.lanes import ensure_lane, upload_lane
+from asynch.storage import Storage
+from asynch.store import files as store
+from asynch.store import news
+from asynch.store.files import FileAt, NewUpload, NewWork
+from asynch.store.oplog import Operation, insert_op_logs
+
+#: A list's total is counted up to this.
+TOTAL_CAP = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a sender says of a file."""
+
+    name: str = ""
+    scene: str = ""
+    upload_id: str = ""
+    tags: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """All bytes are here: `task_id` tells of the rest; or they were here before, as the file `identity`."""
+
+    task_id: str
+    identity: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Uploads:
+    """The use cases and what they need to know of this installation."""
+
+    pool: Pool
+    incoming: Incoming
+    storage: Storage
+    types: Sequence[str]
+    max_size: int
+
+    def begin(self) -> Intake:
+        """A new file, to be written."""
+        return Intake(self.incoming.receive(), self.types, self.max_size)
+
+    def known(self, caller: Caller, sha256: str, told: Told) -> Received:
+        """The file that has this content already; NotFound where its bytes are needed."""
+        with db.transaction(self.pool) as conn:
+            found = store.find_by_content(conn, tenant_id=caller.principal.tenant_id, sha256=sha256)
+            if found is None:
+                raise NotFound("No file has this content yet: send it.", code="content_unknown")
+            return self._note_known(conn, caller, found, sha256, told)
+
+    def receive(self, caller: Caller, intake: Intake, told: Told) -> Received:
+        """Take over a file whose bytes are all here. Afterwards it survives whatever ends."""
+        kind, file = intake.end(), intake.file
+        tenant_id = caller.principal.tenant_id
+        file.sync()
+        with db.transaction(self.pool) as conn:
+            if known := store.find_by_content(conn, tenant_id=tenant_id, sha256=file.sha256):
+                return self._note_known(conn, caller, known, file.sha256, told)
+            upload = NewUpload(
+                user=caller.principal.user,
+                filename=shown_name(told.name),
+                file_hash=file.sha256,
+                file_size=file.size_bytes,
+                content_type=kind.content_type,
+                status=Status.RECEIVED,
+                scene=told.scene,
+                upload_id=told.upload_id,
+                tags=told.tags,
+            )
+            upload_id = store.insert_upload(conn, tenant_id=tenant_id, upload=upload)
+            file.keep(self.incoming.name_of(tenant_id, upload_id))
+            self._have_processed(conn, caller, upload_id)
+        file.kept()
+        return Received(str(upload_id))
+
+    def _have_processed(self, conn: db.Connection, caller: Caller, upload_id: int) -> None:
+        tenant_id = caller.principal.tenant_id
+        lane_id = ensure_lane(conn, tenant_id=tenant_id, lane=upload_lane(self.incoming.host_id))
+        work = NewWork(
+            lane_id=lane_id,
+            id=upload_id,
+            input_ref=self.incoming.name_of(tenant_id, upload_id),
+            payload="{}",
+            creator=caller.principal.user,
+            trace_context=caller.trace_context,
+            upload_headers=caller.upload_headers,
+        )
+        store.insert_work(conn, work)
+        insert_op_logs(conn, caller, "uploadFile", [Operation(task_id=str(upload_id))])
+        news.announce(conn, {lane_id})
+
+    def _note_known(self, conn: db.Connection, caller: Caller, known: FileAt, sha256: str, told: Told) -> Received:
+        tenant_id = caller.principal.tenant_id
+        row = store.find_file(conn, tenant_id=tenant_id, file_id=known.id)
+        upload = NewUpload(
+            user=caller.principal.user,
+            filename=shown_name(told.name or (row["name"] if row else "")),
+            file_hash=sha256,
+            file_size=row["size"] if row else 0,
+            content_type=row["content_type"] if row else "",
+            status=Status.COMPLETED,
+            scene=told.scene,
+            upload_id=told.upload_id,
+            tags=told.tags,
+            identity=str(known.id),
+            oss_path=known.key,
+        )
+        upload_id = str(store.insert_upload(conn, tenant_id=tenant_id, upload=upload))
+        insert_op_logs(conn, caller, "uploadFile", [Operation(task_id=upload_id)])
+        return Received(upload_id, str(known.id))
+
+    def progress(self, tenant_id: int, upload_id: int) -> dict[str, Any]:
+        """Where an upload stands. NotFound."""
+        with db.connection(self.pool) as conn:
+            row = store.find_upload(conn, tenant_id=tenant_id, upload_id=upload_id)
+        if row is None:
+            raise NotFound("There is no such upload.")
+        return self._told(row)
+
+    def search(self, principal: Principal, *, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
+        """A page of the principal's own uploads, newest first, and how many there are."""
+        with db.connection(self.pool) as conn:
+            rows, total = store.list_uploads(
+                conn, tenant_id=principal.tenant_id, user=principal.user, limit=limit, offset=offset, cap=TOTAL_CAP
+            )
+        return [_listed(row) for row in rows], total
+
+    def _told(self, row: Row) -> dict[str, Any]:
+        stage = stage_of(Status(row["status"]), _work(row))
+        told = {
+            "task_id": row["task_id"],
+            "status": stage.status.value,
+            "progress": stage.progress,
+            "message": row["message"] or "",
+            "filename": row["filename"],
+            "file_size": row["file_size"],
+            "created_at": row["created_at"],
+            "updated_at": max(row["updated_at"], row["task_updated_at"] or row["updated_at"]),
+        }
+        if stage.status is Status.COMPLETED:
+            name, kind = row["filename"], row["content_type"]
+            told["repository_id"] = row["repository_identity"]
+            told["oss_path"] = self.storage.url(row["oss_path"], filename=name, content_type=kind)
+        if stage.status is Status.FAILED:
+            told["error"] = row["error_msg"] or row["task_error"] or "the upload failed"
+        return told
+
+    def file(self, tenant_id: int, file_id: int) -> dict[str, Any]:
+        """A file and what was made of it. NotFound."""
+        with db.connection(self.pool) as conn:
+            row = store.find_file(conn, tenant_id=tenant_id, file_id=file_id)
+            if row is None:
+                raise NotFound("There is no such file.")
+            children = store.list_children(conn, tenant_id=tenant_id, file_id=file_id)
+        return self._document(row) | {"derived": [self._document(child) for child in children], "actions": []}
+
+    def _document(self, row: Row) -> dict[str, Any]:
+        cover = row["cover_key"]
+        return {
+            "identity": row["identity"],
+            "name": row["name"],
+            "ext": row["ext"],
+            "size": row["size"],
+            "stored_size": row["stored_size"],
+            "content_type": row["content_type"],
+            "sha256": row["sha256"],
+            "scene": row["scene"],
+            "tags": row["tags"],
+            "parent": None if row["parent"] is None else str(row["parent"]),
+            "url": self.storage.url(row["key"], filename=row["name"], content_type=row["content_type"]),
+            "cover_url": self.storage.url(cover, filename="cover.jpg", content_type="image/jpeg") if cover else None,
+            "created_at": row["created_at"],
+        }
+
+
+class Intake:
+    """A file as it comes in, held to the limits of this installation while it does."""
+
+    def __init__(self, file: Reception, types: Sequence[str], max_size: int) -> None:
+        self.file = file
+        self._types = types
+        self._max_size = max_size
+
+    def write(self, data: bytes) -> int:
+        """Write all of `data`. TooLarge, Unsupported, TmpUnavailable."""
+        if self.file.size_bytes + len(data) > self._max_size:
+            raise TooLarge(f"A file may have at most {self._max_size} bytes.", limitBytes=self._max_size)
+        before = len(self.file.head)
+        written = self.file.write(data)
+        if before < HEAD_BYTES <= len(self.file.head):
+            self._check(sniff(self.file.head, whole=False))
+        return written
+
+    def end(self) -> FileType:
+        """What it is, now that it is whole. Unsupported."""
+        kind = sniff(self.file.head, whole=self.file.size_bytes == len(self.file.head))
+        self._check(kind)
+        return kind
+
+    def _check(self, kind: FileType) -> None:
+        if not is_among(kind.content_type, self._types):
+            raise Unsupported(f"Files of this type are not taken: {kind.content_type}.")
+
+
+def _work(row: Row) -> Work | None:
+    if row["state"] is None:
+        return None
+    return Work(State(row["state"]), Phase(row["phase"]), row["final"], row["progress"], row["message"] or "")
+
+
+def _listed(row: Row) -> dict[str, Any]:
+    stage = stage_of(Status(row["status"]), _work(row))
+    return {
+        "task_id": row["task_id"],
+        "filename": row["filename"],
+        "status": stage.status.value,
+        "progress": stage.progress,
+        "created_at": row["created_at"],
+    }

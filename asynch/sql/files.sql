@@ -1,0 +1,76 @@
+-- Files and uploads. What is done to them is tasks of the system: those moves stand in moves.sql.
+
+-- find_file_by_content --
+SELECT f.id, f.key, f.name, f.ext, f.content_type FROM asynch_file f
+WHERE f.tenant_id = %(tenant_id)s AND f.sha256 = %(sha256)s
+
+-- find_file --
+SELECT f.* FROM asynch_file f WHERE f.tenant_id = %(tenant_id)s AND f.id = %(id)s
+
+-- list_children --
+SELECT f.* FROM asynch_file f WHERE f.tenant_id = %(tenant_id)s AND f.parent = %(id)s ORDER BY f.id LIMIT 1000
+
+-- insert_file --
+-- No row where the tenant has this content already.
+INSERT INTO asynch_file (tenant_id, creator, updater, sha256, name, ext, content_type, size, stored_size, key, scene,
+    upload_id, tags)
+VALUES (%(tenant_id)s, %(creator)s, %(creator)s, %(sha256)s, %(name)s, %(ext)s, %(content_type)s, %(size)s,
+    %(stored_size)s, %(key)s, %(scene)s, %(upload_id)s, %(tags)s::text[])
+ON CONFLICT (tenant_id, sha256) DO NOTHING RETURNING id, key
+
+-- insert_upload --
+INSERT INTO asynch_upload (tenant_id, "user", filename, file_hash, file_size, content_type, status, oss_path,
+    repository_identity, scene, upload_id, tags, completed_at, duration)
+VALUES (%(tenant_id)s, %(user)s, %(filename)s, %(file_hash)s, %(file_size)s, %(content_type)s, %(status)s, %(oss_path)s,
+    %(identity)s, %(scene)s, %(upload_id)s, %(tags)s::text[], CASE %(identity)s WHEN '' THEN NULL ELSE now() END,
+    CASE %(identity)s WHEN '' THEN NULL ELSE 0 END)
+RETURNING id
+
+-- end_upload --
+UPDATE asynch_upload u
+SET status = %(status)s, error_msg = %(error_msg)s, oss_path = %(oss_path)s, repository_identity = %(identity)s,
+    updated_at = now(), completed_at = now(), duration = extract(epoch FROM now() - u.created_at)
+WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s AND u.status NOT IN ('completed', 'failed')
+
+-- lock_upload --
+SELECT u.* FROM asynch_upload u WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s FOR UPDATE
+
+-- find_upload --
+SELECT u.*, t.state, t.phase, t.final, t.progress, t.message, t.error_msg AS task_error, t.updated_at AS task_updated_at
+FROM asynch_upload u LEFT JOIN asynch_task t ON t.tenant_id = ~u.tenant_id AND t.id = u.id
+WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s
+
+-- list_uploads --
+SELECT u.*, t.state, t.phase, t.final, t.progress, t.message, t.error_msg AS task_error, t.updated_at AS task_updated_at
+FROM asynch_upload u LEFT JOIN asynch_task t ON t.tenant_id = ~u.tenant_id AND t.id = u.id
+WHERE u.tenant_id = %(tenant_id)s AND u."user" = %(user)s
+ORDER BY u.id DESC LIMIT %(limit)s OFFSET %(offset)s
+
+-- count_uploads --
+SELECT count(*) AS total FROM (
+    SELECT 1 FROM asynch_upload u WHERE u.tenant_id = %(tenant_id)s AND u."user" = %(user)s LIMIT %(cap)s) x
+
+-- known_incoming --
+-- Which received files somebody still needs: of uploads whose bytes still come, or whose task is not done.
+SELECT f.name FROM unnest(%(names)s::text[], %(tenants)s::bigint[], %(ids)s::bigint[]) AS f(name, tenant_id, id)
+JOIN asynch_upload u ON u.tenant_id = f.tenant_id AND u.id = f.id
+LEFT JOIN asynch_task t ON t.tenant_id = ~f.tenant_id AND t.id = f.id
+WHERE u.status = 'pending' OR (u.status NOT IN ('completed', 'failed') AND NOT t.final)
+
+-- insert_lane --
+-- A lane of the system's own work.
+INSERT INTO asynch_models (tenant_id, kind, model_name, base_url, tmp_host, max_concurrency, queue_limit,
+    timeout_seconds, retry_times, retry_on, retry_schedule, retry_queue_max_seconds, max_result_bytes)
+VALUES (%(tenant_id)s, 'processor', %(name)s, %(base_url)s, %(tmp_host)s, %(at_once)s, 2147483647,
+    %(timeout_s)s, cardinality(%(schedule)s::int[]), 'transient', %(schedule)s::int[], -1, 9223372036854775807)
+ON CONFLICT (tenant_id, model_name) WHERE deleted_at IS NULL DO NOTHING
+
+-- insert_work --
+-- A task of the system's own in one of its lanes.
+INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, input_ref, request_payload,
+    queue_timeout_seconds, wake_at, trace_context, upload_headers)
+SELECT coalesce(%(id)s::bigint, asynch_new_id()), m.tenant_id, %(parent_id)s, m.lane_id, m.model_name, %(creator)s,
+       %(input_ref)s, %(payload)s, %(queue_timeout_s)s, now() + make_interval(secs => %(queue_timeout_s)s),
+       %(trace_context)s, %(upload_headers)s
+FROM asynch_models m WHERE m.lane_id = %(lane_id)s
+RETURNING id

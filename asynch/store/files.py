@@ -1,0 +1,196 @@
+"""Files and uploads as rows, and the system's own tasks that work on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from asynch import db
+from asynch.db import Connection, Row
+
+
+@dataclass(frozen=True, slots=True)
+class NewUpload:
+    """An upload as it begins: all bytes on the disk, or known already (`identity`)."""
+
+    user: str
+    filename: str
+    file_hash: str
+    file_size: int
+    content_type: str
+    status: str
+    scene: str = ""
+    upload_id: str = ""
+    tags: Sequence[str] = ()
+    identity: str = ""  #: of the file that has this content
+    oss_path: str = ""  #: where that is
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file that is in storage."""
+
+    creator: str
+    sha256: str  #: of the bytes as they were received
+    name: str
+    ext: str
+    content_type: str
+    size: int  #: as received, bytes
+    stored_size: int
+    key: str
+    scene: str
+    upload_id: str
+    tags: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class FileAt:
+    """Which file has some content, and where that is stored."""
+
+    id: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewLane:
+    """A lane of the system's own work."""
+
+    name: str
+    base_url: str
+    at_once: int
+    timeout_s: int
+    schedule_s: Sequence[int]  #: pauses between attempts
+    tmp_host: str = ""  #: the one host that can do it; empty: any
+
+
+@dataclass(frozen=True, slots=True)
+class NewWork:
+    """A task of the system's own."""
+
+    lane_id: int
+    input_ref: str
+    payload: str
+    creator: str = ""
+    id: int | None = None  #: None: a new one
+    parent_id: int | None = None
+    queue_timeout_s: int = 86_400
+    trace_context: str = ""
+    upload_headers: str = ""
+
+
+def find_by_content(conn: Connection, *, tenant_id: int, sha256: str) -> FileAt | None:
+    """The tenant's file that was received with this content."""
+    found = db.row(conn, "find_file_by_content", tenant_id=tenant_id, sha256=sha256)
+    return None if found is None else FileAt(found["id"], found["key"])
+
+
+def find_file(conn: Connection, *, tenant_id: int, file_id: int) -> Row | None:
+    """A file's row."""
+    return db.row(conn, "find_file", tenant_id=tenant_id, id=file_id)
+
+
+def list_children(conn: Connection, *, tenant_id: int, file_id: int) -> list[Row]:
+    """What was made from a file, the oldest first."""
+    return db.rows(conn, "list_children", tenant_id=tenant_id, id=file_id)
+
+
+def insert_file(conn: Connection, *, tenant_id: int, file: NewFile) -> FileAt:
+    """Register a file; the one that has this content already, where there is one."""
+    made = db.row(conn, "insert_file", tenant_id=tenant_id, **_params(file))
+    if made is not None:
+        return FileAt(made["id"], made["key"])
+    known = find_by_content(conn, tenant_id=tenant_id, sha256=file.sha256)
+    if known is None:
+        raise LookupError("a file conflicts with one that is not there")
+    return known
+
+
+def insert_upload(conn: Connection, *, tenant_id: int, upload: NewUpload) -> int:
+    """Begin an upload; its id."""
+    created: int = db.one(conn, "insert_upload", tenant_id=tenant_id, **_params(upload))["id"]
+    return created
+
+
+def end_upload(
+    conn: Connection,
+    *,
+    tenant_id: int,
+    upload_id: int,
+    status: str,
+    error: str = "",
+    oss_path: str = "",
+    identity: str = "",
+) -> bool:
+    """End an upload, if it has not ended yet."""
+    return (
+        db.run(
+            conn,
+            "end_upload",
+            tenant_id=tenant_id,
+            id=upload_id,
+            status=status,
+            error_msg=error,
+            oss_path=oss_path,
+            identity=identity,
+        )
+        > 0
+    )
+
+
+def lock_upload(conn: Connection, *, tenant_id: int, upload_id: int) -> Row | None:
+    """An upload's row, which nobody else changes until this transaction ends."""
+    return db.row(conn, "lock_upload", tenant_id=tenant_id, id=upload_id)
+
+
+def find_upload(conn: Connection, *, tenant_id: int, upload_id: int) -> Row | None:
+    """An upload with what its task says."""
+    return db.row(conn, "find_upload", tenant_id=tenant_id, id=upload_id)
+
+
+def list_uploads(
+    conn: Connection, *, tenant_id: int, user: str, limit: int, offset: int, cap: int
+) -> tuple[list[Row], int]:
+    """A page of a user's uploads, newest first, and how many there are, counted no further than `cap`."""
+    whose = {"tenant_id": tenant_id, "user": user}
+    page, count = db.pipelined(
+        conn,
+        [("list_uploads", {**whose, "limit": limit, "offset": offset}), ("count_uploads", {**whose, "cap": cap})],
+    )
+    return page, count[0]["total"]
+
+
+def known_incoming(conn: Connection, files: Mapping[str, tuple[int, int]]) -> set[str]:
+    """Of these received files (name -> tenant, upload), those somebody still needs."""
+    found = db.rows(
+        conn,
+        "known_incoming",
+        names=list(files),
+        tenants=[tenant for tenant, _ in files.values()],
+        ids=[upload for _, upload in files.values()],
+    )
+    return {r["name"] for r in found}
+
+
+def insert_lane(conn: Connection, *, tenant_id: int, lane: NewLane) -> None:
+    """Add a lane; one of the name that is there, or is added meanwhile, stays as it is."""
+    db.run(
+        conn,
+        "insert_lane",
+        tenant_id=tenant_id,
+        name=lane.name,
+        base_url=lane.base_url,
+        tmp_host=lane.tmp_host,
+        at_once=lane.at_once,
+        timeout_s=lane.timeout_s,
+        schedule=list(lane.schedule_s),
+    )
+
+
+def insert_work(conn: Connection, work: NewWork) -> int:
+    """Have something done; the id of its task."""
+    created: int = db.one(conn, "insert_work", **_params(work))["id"]
+    return created
+
+
+def _params(values: NewUpload | NewFile | NewWork) -> dict[str, object]:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(values).items()}
