@@ -20,8 +20,8 @@ from asynch import db
 from asynch.db import Row
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import Phase, State
+from asynch.store import files, oplog, queue, sealed, stats, survey, webhooks, workers
 from asynch.store import models as model_store
-from asynch.store import oplog, queue, sealed, stats, survey, webhooks, workers
 from asynch.store import tasks as store
 from asynch.store.oplog import OpFilter
 from asynch.store.progress import Note, find_call, write_progress
@@ -62,7 +62,12 @@ FROM generate_series(1, {ROWS}) AS n CROSS JOIN LATERAL (SELECT now() - make_int
 INSERT INTO asynch_model_stat (day, tenant_id, model_name, request_count)
 SELECT date '2025-01-01' + n % 500, n % 10, 'm' || n, n FROM generate_series(1, {ROWS} / 2) AS n;
 INSERT INTO asynch_biz_stat (day, tenant_id, biz_name, request_count)
-SELECT date '2025-01-01' + n % 500, n % 10, 'b' || n, n FROM generate_series(1, {ROWS} / 2) AS n
+SELECT date '2025-01-01' + n % 500, n % 10, 'b' || n, n FROM generate_series(1, {ROWS} / 2) AS n;
+INSERT INTO asynch_file (id, tenant_id, sha256, size, stored_size, key, parent)
+SELECT n, n % 10, md5(n::text), n, n, 'k' || n, CASE WHEN n % 5 = 0 THEN n - 10 END FROM generate_series(1, {ROWS} / 2) AS n;
+INSERT INTO asynch_upload (id, tenant_id, "user", status)
+SELECT n, n % 10, 'u' || n % 100, CASE WHEN n % 50 = 0 THEN 'received' ELSE 'completed' END
+FROM generate_series(1, {ROWS} / 2) AS n
 """
 
 
@@ -277,6 +282,47 @@ def test_a_request_goes_through_an_index(full_table: str, name: str) -> None:
 
     assert {kind for kind, _ in used} <= {"Index Scan", "Bitmap Heap Scan"}
     assert {index for kind, index in used if kind == "Index Scan"} <= indexes
+
+
+#: what is asked of files and uploads, by table, with the indexes that may answer
+OF_FILES: dict[str, tuple[str, Use, set[str]]] = {
+    "find_by_content": (
+        "file", lambda c: files.find_by_content(c, tenant_id=1, sha256="x"), {"asynch_file_content"},
+    ),
+    "find_file": ("file", lambda c: files.find_file(c, tenant_id=1, file_id=1), {"asynch_file_pkey"}),
+    "list_children": (
+        "file", lambda c: files.list_children(c, tenant_id=1, file_id=1), {"asynch_file_children"},
+    ),
+    "find_upload": (
+        "upload", lambda c: files.find_upload(c, tenant_id=1, upload_id=1), {"asynch_upload_pkey"},
+    ),
+    "lock_upload": (
+        "upload", lambda c: files.lock_upload(c, tenant_id=1, upload_id=1), {"asynch_upload_pkey"},
+    ),
+    "end_upload": (
+        "upload", lambda c: files.end_upload(c, tenant_id=1, upload_id=1, status="failed"), {"asynch_upload_pkey"},
+    ),
+    "known_incoming": (
+        "upload", lambda c: files.known_incoming(c, {str(n): (n % 10, n) for n in IDS}), {"asynch_upload_pkey"},
+    ),
+    "list_uploads": (
+        "upload", lambda c: files.list_uploads(c, tenant_id=1, user="u1", limit=10, offset=0, cap=100),
+        {"asynch_upload_user"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_FILES)
+def test_a_look_at_files_goes_through_an_index(filled: str, name: str) -> None:
+    table, use, indexes = OF_FILES[name]
+    workers_own = name == "known_incoming"
+    with db.open_pool(filled, size=1, name="tests", pinned=workers_own) as pool, db.connection(pool) as conn:
+        used = ways(conn, use, f"asynch_{table}")
+        tasks = ways(conn, use)
+
+    assert {kind for kind, _ in used} <= {"Index Scan", "Bitmap Heap Scan"}
+    assert {index for kind, index in used if kind == "Index Scan"} == indexes
+    assert tasks <= {("Index Scan", KEY)}
 
 
 #: searches of the op log with the indexes that may answer

@@ -162,7 +162,7 @@ class Walk:
         spec = {"modelName": name, "baseUrl": "http://127.0.0.1:9", "apiKey": f'Authorization:"Bearer {secret}"'}
         model = self.call("POST", "/model/createModel", spec).json()["id"]
         task = self.create(name)
-        things = Things(model, name, task, name + "n")
+        things = Things(model, name, task, name + "n", "1")
         for route, row in ROUTES.items():
             if "deleteModel" not in route and "testModel" not in route:
                 self.call(route.split()[0], *row.request(things))

@@ -29,6 +29,7 @@ class Things:
     name: str  #: its name
     task: str  #: id of a task of it
     new: str  #: a name that is not taken
+    upload: str  #: id of an upload
 
 
 #: a request about such things: path with its query, and body
@@ -117,6 +118,14 @@ ROUTES: dict[str, Row] = {
     "POST /webhook/listDelivery": Row(bare("/webhook/listDelivery", {}), 403, 200),
     "POST /webhook/<id:delivery_id>/redeliver": Row(bare("/webhook/1/redeliver"), 403, 404),
     "POST /webhook/testDelivery": Row(bare("/webhook/testDelivery", {"callbackUrl": HERE}), 403, 202),
+    "POST /api/file/upload": Row(bare("/api/file/upload", {}), 415, 415),  # a form, which test_uploads sends
+    "GET /api/file/upload/progress/<id:task_id>": Row(
+        lambda t: (f"/api/file/upload/progress/{t.upload}", None), 200, 200, 404
+    ),
+    "GET /api/file/upload/tasks": Row(
+        bare("/api/file/upload/tasks"), 200, 200, 200, lambda told: bool(told["tasks"] == [])
+    ),
+    "GET /api/file/<id:identity>": Row(bare("/api/file/1"), 404, 404, 404),
     "PUT /tenant/updateTenant": Row(bare("/tenant/updateTenant", {"queueLimit": 0}), 403, 200),
 }  # fmt: skip
 
@@ -177,7 +186,9 @@ class Cast:
         made = self.live.call("POST", "/model/createModel", {"modelName": name, **MODEL}, headers=headers).json()
         task = {"modelName": name, "bizName": name}
         created = self.live.call("POST", "/task/createTask", task, headers=headers).json()
-        return Things(made["id"], name, created["taskId"], f"n{next(_numbers)}")
+        form = {"file": ("a.txt", f"{name} is here")}
+        sent = self.live.session.post(f"{self.live.url}/api/file/upload", files=form, headers=headers).json()
+        return Things(made["id"], name, created["taskId"], f"n{next(_numbers)}", sent["task_id"])
 
 
 def cast_on(live: Live, pool: db.Pool) -> Cast:

@@ -34,6 +34,7 @@ TABLES = {
     "asynch_pace",
     "asynch_breaker",
     "asynch_webhook_key",
+    "asynch_file", "asynch_upload",
 }  # fmt: skip
 #: every column that the model-asynch schema has, as the contract lists them
 COLUMNS = {
