@@ -449,6 +449,9 @@ CREATE TABLE IF NOT EXISTS asynch_upload (
     scene               text NOT NULL DEFAULT '',
     upload_id           text NOT NULL DEFAULT '',
     tags                text[] NOT NULL DEFAULT '{}',
+    metadata            text NOT NULL DEFAULT '',      -- of a resumable one, as its sender gave it
+    tmp_host            text NOT NULL DEFAULT '',      -- where the bytes of a resumable one are
+    upload_headers      text NOT NULL DEFAULT '',      -- of its sender, sealed, until all bytes are there
     created_at          timestamptz NOT NULL DEFAULT now(),
     updated_at          timestamptz NOT NULL DEFAULT now(),
     completed_at        timestamptz,

@@ -13,6 +13,7 @@ AsynchError
 │   ├── NotFound              it is not there, or is another tenant's
 │   ├── Gone                  it was there once
 │   ├── Conflict              it is there, but not in a state that allows this
+│   ├── ChecksumMismatch      the bytes that came are not those that were sent
 │   ├── QueueFull             the lane's queueLimit is reached
 │   ├── TooOften              this caller must wait before it asks again
 │   └── Overloaded            this process has as many of them as it may
@@ -123,6 +124,12 @@ class Conflict(Refused):
     """It is there, but not in a state that allows this."""
 
     code = "conflict"
+
+
+class ChecksumMismatch(Refused):
+    """The bytes of a piece are not those that were sent; none of them was kept."""
+
+    code = "checksum_mismatch"
 
 
 class QueueFull(Refused):

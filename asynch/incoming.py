@@ -12,15 +12,18 @@ import re
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from asynch.domain.filetype import HEAD_BYTES
 from asynch.errors import TmpUnavailable, UserError
+from asynch.partial import Partial
 
 _HOST_FILE = ".host-id"
 _DIRECTORY = ".incoming"  # with a dot: it is no result, and does not count as one
 _NAME = re.compile(r"([0-9]{1,19})_([0-9]{1,19})")
+_TURN = ".turn"  # beside a file that comes in pieces, see Partial
 _UNNAMED = re.compile(r"[0-9a-f]{32}")
 
 
@@ -114,6 +117,17 @@ class Reception:
         os.close(self._fd)
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A file that nobody writes at the moment."""
+
+    name: str
+    upload: tuple[int, int] | None  #: tenant and upload; None of one that was never kept
+    age_s: float
+    size_bytes: int
+    beside: bool  #: it only stands beside an upload's file
+
+
 class Incoming:
     """The directory of received files below a tmp_dir."""
 
@@ -141,29 +155,42 @@ class Incoming:
             raise ValueError(f"not the name of a received file: {name!r}")
         return self._directory / name
 
+    def partial(self, tenant_id: int, upload_id: int, length: int) -> Partial:
+        """The file of an upload that comes in pieces."""
+        return Partial(self._directory / self.name_of(tenant_id, upload_id), length)
+
+    @property
+    def directory(self) -> Path:
+        """Where the files are, on the disk that results are on."""
+        return self._directory
+
     def remove(self, name: str) -> None:
         """Remove a file; one that is gone is fine, and one that cannot be removed is the sweep's."""
         with suppress(OSError):
             (self._directory / name).unlink()
 
-    def left(self, older_than_s: float) -> dict[str, tuple[int, int] | None]:
-        """Files of this age that nobody writes: of a named one its tenant and upload, None of one without a name."""
-        found: dict[str, tuple[int, int] | None] = {}
+    def left(self, older_than_s: float) -> list[Left]:
+        """Files of this age that nobody writes."""
+        found = []
         for entry in os.scandir(self._directory):
-            match = _NAME.fullmatch(entry.name)
-            if (match or _UNNAMED.fullmatch(entry.name)) and self._is_left(entry.name, older_than_s):
-                found[entry.name] = (int(match[1]), int(match[2])) if match else None
+            match = _NAME.fullmatch(entry.name.removesuffix(_TURN))
+            if not match and not _UNNAMED.fullmatch(entry.name):
+                continue
+            if (stat := self._unused(entry.name)) is not None and (age := time.time() - stat.st_mtime) >= older_than_s:
+                upload = (int(match[1]), int(match[2])) if match else None
+                found.append(Left(entry.name, upload, age, stat.st_size, entry.name.endswith(_TURN)))
         return found
 
-    def _is_left(self, name: str, older_than_s: float) -> bool:
+    def _unused(self, name: str) -> os.stat_result | None:
+        """What is known of a file, None where somebody writes it or has taken it away."""
         try:
             fd = os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return False
+            return None
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return time.time() - os.fstat(fd).st_mtime >= older_than_s
+            return os.fstat(fd)
         except BlockingIOError:
-            return False
+            return None
         finally:
             os.close(fd)

@@ -152,6 +152,7 @@ def worker_setup(settings: Settings) -> Setup:
         box=box,
         tmp=TmpDir(settings.tmp_path, max_bytes=worker.tmp_max),
         incoming=incoming,
+        part_ttl_s=settings.uploads.part_ttl,
         public_url=settings.public_url,
         documents=Documents(settings.public_url, storage, settings.storage.urls_last_s),
         tracer=spans.open_tracer(settings.tracing.otlp_endpoint, service="asynch-worker"),

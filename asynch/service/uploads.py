@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asynch import db
-from asynch.db import Pool, Row
+from asynch.db import Connection, Pool, Row
 from asynch.domain.filetype import HEAD_BYTES, FileType, sniff
 from asynch.domain.principal import Caller, Principal
 from asynch.domain.states import Phase, State
@@ -86,27 +86,12 @@ class Uploads:
             )
             upload_id = store.insert_upload(conn, tenant_id=tenant_id, upload=upload)
             file.keep(self.incoming.name_of(tenant_id, upload_id))
-            self._have_processed(conn, caller, upload_id)
+            have_processed(conn, self.incoming, caller, upload_id)
+            insert_op_logs(conn, caller, "uploadFile", [Operation(task_id=str(upload_id))])
         file.kept()
         return Received(str(upload_id))
 
-    def _have_processed(self, conn: db.Connection, caller: Caller, upload_id: int) -> None:
-        tenant_id = caller.principal.tenant_id
-        lane_id = ensure_lane(conn, tenant_id=tenant_id, lane=upload_lane(self.incoming.host_id))
-        work = NewWork(
-            lane_id=lane_id,
-            id=upload_id,
-            input_ref=self.incoming.name_of(tenant_id, upload_id),
-            payload="{}",
-            creator=caller.principal.user,
-            trace_context=caller.trace_context,
-            upload_headers=caller.upload_headers,
-        )
-        store.insert_work(conn, work)
-        insert_op_logs(conn, caller, "uploadFile", [Operation(task_id=str(upload_id))])
-        news.announce(conn, {lane_id})
-
-    def _note_known(self, conn: db.Connection, caller: Caller, known: FileAt, sha256: str, told: Told) -> Received:
+    def _note_known(self, conn: Connection, caller: Caller, known: FileAt, sha256: str, told: Told) -> Received:
         tenant_id = caller.principal.tenant_id
         row = store.find_file(conn, tenant_id=tenant_id, file_id=known.id)
         upload = NewUpload(
@@ -188,6 +173,23 @@ class Uploads:
             "cover_url": self.storage.url(cover, filename="cover.jpg", content_type="image/jpeg") if cover else None,
             "created_at": row["created_at"],
         }
+
+
+def have_processed(conn: Connection, incoming: Incoming, caller: Caller, upload_id: int) -> None:
+    """Have a worker of this host look at a file whose bytes are all here, as its row says in this transaction."""
+    tenant_id = caller.principal.tenant_id
+    lane_id = ensure_lane(conn, tenant_id=tenant_id, lane=upload_lane(incoming.host_id))
+    work = NewWork(
+        lane_id=lane_id,
+        id=upload_id,
+        input_ref=incoming.name_of(tenant_id, upload_id),
+        payload="{}",
+        creator=caller.principal.user,
+        trace_context=caller.trace_context,
+        upload_headers=caller.upload_headers,
+    )
+    store.insert_work(conn, work)
+    news.announce(conn, {lane_id})
 
 
 class Intake:

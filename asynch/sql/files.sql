@@ -20,9 +20,9 @@ ON CONFLICT (tenant_id, sha256) DO NOTHING RETURNING id, key
 
 -- insert_upload --
 INSERT INTO asynch_upload (tenant_id, "user", filename, file_hash, file_size, content_type, status, oss_path,
-    repository_identity, scene, upload_id, tags, completed_at, duration)
+    repository_identity, scene, upload_id, tags, metadata, tmp_host, upload_headers, completed_at, duration)
 VALUES (%(tenant_id)s, %(user)s, %(filename)s, %(file_hash)s, %(file_size)s, %(content_type)s, %(status)s, %(oss_path)s,
-    %(identity)s, %(scene)s, %(upload_id)s, %(tags)s::text[], CASE %(identity)s WHEN '' THEN NULL ELSE now() END,
+    %(identity)s, %(scene)s, %(upload_id)s, %(tags)s::text[], %(metadata)s, %(tmp_host)s, %(upload_headers)s, CASE %(identity)s WHEN '' THEN NULL ELSE now() END,
     CASE %(identity)s WHEN '' THEN NULL ELSE 0 END)
 RETURNING id
 
@@ -31,6 +31,21 @@ UPDATE asynch_upload u
 SET status = %(status)s, error_msg = %(error_msg)s, oss_path = %(oss_path)s, repository_identity = %(identity)s,
     updated_at = now(), completed_at = now(), duration = extract(epoch FROM now() - u.created_at)
 WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s AND u.status NOT IN ('completed', 'failed')
+
+-- note_received --
+-- All bytes of a resumable upload are there; no row where it was noted before, or has ended.
+WITH whole AS MATERIALIZED (
+    SELECT u.tenant_id, u.id, u."user", u.upload_headers FROM asynch_upload u
+    WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s AND u.status = 'pending' FOR UPDATE
+)
+UPDATE asynch_upload u
+SET status = 'received', content_type = %(content_type)s, upload_headers = '', updated_at = now()
+FROM whole w WHERE u.tenant_id = w.tenant_id AND u.id = w.id
+RETURNING w."user", w.upload_headers
+
+-- note_hash --
+UPDATE asynch_upload u SET file_hash = %(sha256)s, updated_at = now()
+WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s AND u.file_hash = ''
 
 -- lock_upload --
 SELECT u.* FROM asynch_upload u WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s FOR UPDATE
@@ -56,6 +71,12 @@ SELECT f.name FROM unnest(%(names)s::text[], %(tenants)s::bigint[], %(ids)s::big
 JOIN asynch_upload u ON u.tenant_id = f.tenant_id AND u.id = f.id
 LEFT JOIN asynch_task t ON t.tenant_id = ~f.tenant_id AND t.id = f.id
 WHERE u.status = 'pending' OR (u.status NOT IN ('completed', 'failed') AND NOT t.final)
+
+-- pending_uploads --
+-- Of these uploads, those whose bytes still come, with their length.
+SELECT u.tenant_id, u.id, u.file_size FROM unnest(%(tenants)s::bigint[], %(ids)s::bigint[]) AS k(tenant_id, id)
+JOIN asynch_upload u ON u.tenant_id = k.tenant_id AND u.id = k.id
+WHERE u.status = 'pending'
 
 -- insert_lane --
 -- A lane of the system's own work.

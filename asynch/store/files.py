@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from asynch import db
 from asynch.db import Connection, Row
@@ -24,6 +24,9 @@ class NewUpload:
     tags: Sequence[str] = ()
     identity: str = ""  #: of the file that has this content
     oss_path: str = ""  #: where that is
+    metadata: str = ""  #: of a resumable one, as its sender gave it
+    tmp_host: str = ""  #: where the bytes of a resumable one are
+    upload_headers: str = field(default="", repr=False)  #: of its sender, sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,25 @@ def end_upload(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Whose upload it was, for the task that processes it."""
+
+    user: str
+    upload_headers: str = field(repr=False)
+
+
+def note_received(conn: Connection, *, tenant_id: int, upload_id: int, content_type: str) -> Sender | None:
+    """All bytes of a resumable upload are there; None where that was noted before, or it has ended."""
+    found = db.row(conn, "note_received", tenant_id=tenant_id, id=upload_id, content_type=content_type)
+    return None if found is None else Sender(found["user"], found["upload_headers"])
+
+
+def note_hash(conn: Connection, *, tenant_id: int, upload_id: int, sha256: str) -> None:
+    """What the received bytes hash to, where that was not known."""
+    db.run(conn, "note_hash", tenant_id=tenant_id, id=upload_id, sha256=sha256)
+
+
 def lock_upload(conn: Connection, *, tenant_id: int, upload_id: int) -> Row | None:
     """An upload's row, which nobody else changes until this transaction ends."""
     return db.row(conn, "lock_upload", tenant_id=tenant_id, id=upload_id)
@@ -169,6 +191,13 @@ def known_incoming(conn: Connection, files: Mapping[str, tuple[int, int]]) -> se
         ids=[upload for _, upload in files.values()],
     )
     return {r["name"] for r in found}
+
+
+def pending_uploads(conn: Connection, uploads: Sequence[tuple[int, int]]) -> dict[tuple[int, int], int]:
+    """Of these (tenant, upload), those whose bytes still come, and how many they will be."""
+    tenants, ids = [tenant for tenant, _ in uploads], [upload for _, upload in uploads]
+    found = db.rows(conn, "pending_uploads", tenants=tenants, ids=ids)
+    return {(r["tenant_id"], r["id"]): r["file_size"] for r in found}
 
 
 def insert_lane(conn: Connection, *, tenant_id: int, lane: NewLane) -> None:

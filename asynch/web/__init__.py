@@ -22,6 +22,7 @@ from asynch.service.feed import Feed
 from asynch.service.pace import Paces
 from asynch.service.progress import Progress
 from asynch.service.rates import Rates
+from asynch.service.resumable import Resumable
 from asynch.service.rooms import Rooms
 from asynch.service.survey import Surveyor
 from asynch.service.tasks import Tasks
@@ -139,6 +140,11 @@ class Parts:
         return Uploads(
             self.pool, Incoming(chosen.tmp_path), self.storage, chosen.uploads.types, chosen.uploads.max_size
         )
+
+    @cached_property
+    def resumable(self) -> Resumable:
+        """Takes files in pieces."""
+        return Resumable(self.uploads, self.settings.uploads.part_ttl)
 
     @cached_property
     def paces(self) -> Paces:

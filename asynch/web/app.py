@@ -34,6 +34,7 @@ from asynch.web import (
     tasks,
     tenants,
     traces,
+    tus,
     uploads,
     webhooks,
     workers,
@@ -41,7 +42,7 @@ from asynch.web import (
 
 RESOURCES: Sequence[Blueprint] = (
     health.bp, metrics.bp, docs.bp, files.bp, models.bp, tasks.bp, progress.bp, stats.bp, oplog.bp, workers.bp,
-    tenants.bp, services.bp, streams.bp, webhooks.bp, uploads.bp,
+    tenants.bp, services.bp, streams.bp, webhooks.bp, uploads.bp, tus.bp,
 )  # fmt: skip
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")

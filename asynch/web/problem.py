@@ -14,6 +14,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from asynch.errors import (
+    ChecksumMismatch,
     Conflict,
     DatabaseDown,
     Forbidden,
@@ -59,6 +60,7 @@ TABLE: Mapping[type[Exception], Kind] = {
     TooLarge: Kind(413, "The body is too large"),
     Unsupported: Kind(415, "Not a type that is taken"),
     InvalidInput: Kind(422, "The input is not valid"),
+    ChecksumMismatch: Kind(460, "Checksum mismatch"),  # tus 1.0.0, checksum
     QueueFull: Kind(429, "Too much at once", {"Retry-After": "5"}),
     TooOften: Kind(429, "Too often"),
     Overloaded: Kind(503, "Too much at once here", {"Retry-After": "5"}),

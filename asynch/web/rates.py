@@ -17,7 +17,7 @@ READS = frozenset(
         *("tasks.list_task", "streams.events", "streams.socket"),
     }
 )
-UPLOADS = frozenset({"uploads.upload"})
+UPLOADS = frozenset({"uploads.upload", "tus.create"})
 CREATES = frozenset({"tasks.create_task", "tasks.create_task_batch"})
 
 

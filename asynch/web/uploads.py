@@ -19,6 +19,7 @@ from asynch.service.uploads import Intake, Received, Told
 from asynch.web import parts
 from asynch.web.auth import creator, principal
 from asynch.web.bodies import INT4_MAX, Text, checked, read_query
+from asynch.web.task_bodies import number_of
 
 bp = Blueprint("uploads", __name__, url_prefix="/api/file")
 
@@ -84,7 +85,7 @@ def upload() -> ResponseReturnValue:
 @bp.get("/upload/progress/<id:task_id>")
 def progress(task_id: str) -> ResponseReturnValue:
     """Where an upload stands."""
-    return parts().uploads.progress(principal().tenant_id, _number(task_id))
+    return parts().uploads.progress(principal().tenant_id, number_of(task_id))
 
 
 @bp.get("/upload/tasks")
@@ -98,13 +99,7 @@ def tasks() -> ResponseReturnValue:
 @bp.get("/<id:identity>")
 def get_file(identity: str) -> ResponseReturnValue:
     """A file, what was made of it, and links that work now."""
-    return parts().uploads.file(principal().tenant_id, _number(identity))
-
-
-def _number(text: str) -> int:
-    """An id as a number; one that no row can have is 0, which none has."""
-    number = int(text[:20])
-    return number if number < 2**63 else 0
+    return parts().uploads.file(principal().tenant_id, number_of(identity))
 
 
 def _answer(received: Received) -> dict[str, Any]:

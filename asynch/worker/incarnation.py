@@ -74,6 +74,7 @@ class Setup:
     box: SecretBox
     tmp: TmpDir
     incoming: Incoming
+    part_ttl_s: float
     public_url: str
     documents: Documents
     tracer: Tracer
@@ -382,7 +383,7 @@ class Incarnation:
                 swept_at = monotonic()
                 try:
                     sweep(self._pool, tmp)
-                    sweep_incoming(self._pool, self._setup.incoming)
+                    sweep_incoming(self._pool, self._setup.incoming, part_ttl_s=self._setup.part_ttl_s)
                 except (DatabaseDown, db.Error, OSError) as exc:
                     logger.warning("sweep failed, will retry", extra={"error": str(exc)})
             self._stop.wait(_SWEEP_SOON_S)

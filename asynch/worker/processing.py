@@ -83,9 +83,11 @@ def _register(conn: Connection, outcome: Outcome) -> str:
     upload = files.lock_upload(conn, tenant_id=claim.owner_id, upload_id=claim.id)
     if upload is None:
         return saved.key
+    received = upload["file_hash"] or saved.sha256
+    files.note_hash(conn, tenant_id=claim.owner_id, upload_id=claim.id, sha256=received)
     file = NewFile(
         creator=claim.creator,
-        sha256=upload["file_hash"],
+        sha256=received,
         name=upload["filename"],
         ext=saved.file_type,
         content_type=saved.content_type,

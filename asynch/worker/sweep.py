@@ -6,7 +6,10 @@ import logging
 import time
 
 from asynch import db
-from asynch.incoming import Incoming
+from asynch.domain.principal import Caller, Principal, Role
+from asynch.domain.uploads import Status
+from asynch.incoming import Incoming, Left
+from asynch.service import resumable
 from asynch.store import files, workers
 from asynch.worker.tmpdir import TmpDir
 
@@ -41,21 +44,42 @@ def sweep(pool: db.Pool, tmp: TmpDir) -> int:
     return removed
 
 
-def sweep_incoming(pool: db.Pool, incoming: Incoming) -> int:
+def sweep_incoming(pool: db.Pool, incoming: Incoming, *, part_ttl_s: float) -> int:
     """Remove received files that no upload needs (any more), or that were never received whole. Returns how many.
 
-    Raises DatabaseDown, having removed nothing more.
+    An upload whose last byte came long ago has expired, unless all are there: then it goes on. Raises DatabaseDown.
     """
     left = incoming.left(_STILL_S)
-    named = {name: key for name, key in left.items() if key is not None}
-    known: set[str] = set()
-    names = sorted(named)
-    for start in range(0, len(names), _BATCH):
+    gone = {file.name for file in left if file.upload is None}
+    named = [file for file in left if file.upload is not None]
+    for start in range(0, len(named), _BATCH):
+        some = named[start : start + _BATCH]
+        _end_old(pool, incoming, some, part_ttl_s)
         with db.connection(pool) as conn:
-            known |= files.known_incoming(conn, {name: named[name] for name in names[start : start + _BATCH]})
-    gone = left.keys() - known
+            known = files.known_incoming(conn, {file.name: file.upload for file in some if file.upload})
+        gone |= {file.name for file in some} - known
     for name in gone:
         incoming.remove(name)
     if gone:
         logger.info("removed left-over uploads", extra={"files": len(gone)})
     return len(gone)
+
+
+def _end_old(pool: db.Pool, incoming: Incoming, left: list[Left], part_ttl_s: float) -> None:
+    """Go on with uploads that are whole, and fail those whose time is over."""
+    sizes = {file.upload: file for file in left if file.upload and not file.beside}
+    with db.connection(pool) as conn:
+        pending = files.pending_uploads(conn, list(sizes))
+    for key, length in pending.items():
+        file = sizes[key]
+        with db.transaction(pool) as conn:
+            if file.size_bytes == length:
+                resumable.end_whole(conn, incoming, Caller(Principal(key[0], "", Role.USER)), key[1])
+            elif file.age_s > part_ttl_s:
+                files.end_upload(
+                    conn,
+                    tenant_id=key[0],
+                    upload_id=key[1],
+                    status=Status.FAILED,
+                    error="its bytes did not come in time",
+                )

@@ -305,6 +305,12 @@ OF_FILES: dict[str, tuple[str, Use, set[str]]] = {
     "known_incoming": (
         "upload", lambda c: files.known_incoming(c, {str(n): (n % 10, n) for n in IDS}), {"asynch_upload_pkey"},
     ),
+    "pending_uploads": (
+        "upload", lambda c: files.pending_uploads(c, [(n % 10, n) for n in IDS]), {"asynch_upload_pkey"},
+    ),
+    "note_received": (
+        "upload", lambda c: files.note_received(c, tenant_id=1, upload_id=1, content_type="x"), {"asynch_upload_pkey"},
+    ),
     "list_uploads": (
         "upload", lambda c: files.list_uploads(c, tenant_id=1, user="u1", limit=10, offset=0, cap=100),
         {"asynch_upload_user"},
@@ -315,7 +321,7 @@ OF_FILES: dict[str, tuple[str, Use, set[str]]] = {
 @pytest.mark.parametrize("name", OF_FILES)
 def test_a_look_at_files_goes_through_an_index(filled: str, name: str) -> None:
     table, use, indexes = OF_FILES[name]
-    workers_own = name == "known_incoming"
+    workers_own = name in ("known_incoming", "pending_uploads")
     with db.open_pool(filled, size=1, name="tests", pinned=workers_own) as pool, db.connection(pool) as conn:
         used = ways(conn, use, f"asynch_{table}")
         tasks = ways(conn, use)

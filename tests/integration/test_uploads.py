@@ -221,11 +221,11 @@ def test_a_received_file_stays_until_it_is_stored_and_then_goes(api: Api, dsn: s
     task_id = send(api).json()["task_id"]
     (name,) = incoming(api)
     grow_old(api, name)
-    assert sweep_incoming(pool, kept) == 0
+    assert sweep_incoming(pool, kept, part_ttl_s=60) == 0
 
     with working(api.live, dsn):
         completed(api, task_id)
-    assert (sweep_incoming(pool, kept), incoming(api)) == (1, [])
+    assert (sweep_incoming(pool, kept, part_ttl_s=60), incoming(api)) == (1, [])
 
 
 def grow_old(api: Api, name: str) -> None:
@@ -245,7 +245,7 @@ def test_what_a_killed_process_left_goes_and_what_is_being_written_stays(
         nobodys.write_bytes(PNG)
         for name in incoming(api):
             grow_old(api, name)
-        assert sweep_incoming(pool, place) == 2
+        assert sweep_incoming(pool, place, part_ttl_s=60) == 2
         assert len(incoming(api)) == 1
 
 
