@@ -9,7 +9,7 @@ from typing import Any
 from asynch import db
 from asynch.db import Connection, Pool, Row
 from asynch.domain.filetype import HEAD_BYTES, FileType, sniff
-from asynch.domain.principal import Caller, Principal
+from asynch.domain.principal import Caller, Principal, served_by
 from asynch.domain.states import Phase, State
 from asynch.domain.uploads import Status, Work, is_among, shown_name, stage_of
 from asynch.errors import NotFound, TooLarge, Unsupported
@@ -118,6 +118,20 @@ class Uploads:
         if row is None:
             raise NotFound("There is no such upload.")
         return self._told(row)
+
+    def watched(self, tenant_id: int, upload_id: int) -> Row:
+        """Where an upload stands, as a stream tells it: with the key under which changes of its task are heard."""
+        with db.connection(self.pool) as conn:
+            row = store.find_upload(conn, tenant_id=tenant_id, upload_id=upload_id)
+        if row is None:
+            raise NotFound("There is no such upload.")
+        return {
+            "tenant_id": served_by(tenant_id),
+            "id": upload_id,
+            "version": row["version"] or 0,
+            "final": stage_of(Status(row["status"]), _work(row)).status.is_final,
+            "document": self._told(row),
+        }
 
     def search(self, principal: Principal, *, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
         """A page of the principal's own uploads, newest first, and how many there are."""

@@ -51,12 +51,14 @@ WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s AND u.file_hash = ''
 SELECT u.* FROM asynch_upload u WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s FOR UPDATE
 
 -- find_upload --
-SELECT u.*, t.state, t.phase, t.final, t.progress, t.message, t.error_msg AS task_error, t.updated_at AS task_updated_at
+SELECT u.*, t.state, t.phase, t.final, t.progress, t.message, t.error_msg AS task_error, t.version,
+       t.updated_at AS task_updated_at
 FROM asynch_upload u LEFT JOIN asynch_task t ON t.tenant_id = ~u.tenant_id AND t.id = u.id
 WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s
 
 -- list_uploads --
-SELECT u.*, t.state, t.phase, t.final, t.progress, t.message, t.error_msg AS task_error, t.updated_at AS task_updated_at
+SELECT u.*, t.state, t.phase, t.final, t.progress, t.message, t.error_msg AS task_error, t.version,
+       t.updated_at AS task_updated_at
 FROM asynch_upload u LEFT JOIN asynch_task t ON t.tenant_id = ~u.tenant_id AND t.id = u.id
 WHERE u.tenant_id = %(tenant_id)s AND u."user" = %(user)s
 ORDER BY u.id DESC LIMIT %(limit)s OFFSET %(offset)s

@@ -15,6 +15,7 @@ READS = frozenset(
     {
         *("tasks.task_status", "tasks.task_result", "tasks.get_task_batch", "tasks.get_task_result"),
         *("tasks.list_task", "streams.events", "streams.socket"),
+        *("uploads.progress", "uploads.tasks", "uploads.socket", "uploads.get_file"),
     }
 )
 UPLOADS = frozenset({"uploads.upload", "tus.create"})

@@ -38,6 +38,8 @@ _STUCK_S = 60.0
 _GOING_AWAY = 1012  # service restart: come again
 
 Render = Callable[[Row], bytes]
+#: what is told of a row that was heard of, in the feed's thread
+Read = Callable[[Row | None], Row | None]
 
 
 @bp.get("/<id:task_id>/events")
@@ -54,12 +56,20 @@ def events(task_id: str) -> ResponseReturnValue:
 @bp.get("/<id:task_id>/ws", endpoint="socket", websocket=True)  # Flask keeps the two apart
 def socket_(task_id: str) -> ResponseReturnValue:
     """The same over WebSocket: a text message a change, closed with 1000 after the final one."""
+    return over_socket(lambda: parts().tasks.get(principal().tenant_id, number_of(task_id)), _render())
+
+
+def over_socket(begin: Callable[[], Row], render: Render, read: Read | None = None) -> ResponseReturnValue:
+    """A WebSocket that tells of the row that `begin` finds, and of each that `read` makes of what is heard of it.
+
+    A row says `tenant_id`, `id`, `version` and `final`, and whatever `render` needs.
+    """
     if request.headers.get("Upgrade", "").lower() != "websocket":
         told = problem.document(426, "Upgrade required", "This is a WebSocket.", "upgrade_required")
         return problem.answer(told, {"Upgrade": "websocket"})
-    row = parts().tasks.get(principal().tenant_id, number_of(task_id))
+    row = begin()
     headers = [(name.encode(), value.encode("latin-1")) for name, value in request.headers]
-    return _Handover(_SocketStream(row, headers, request.full_path, _render(), parts().feed), "")
+    return _Handover(_SocketStream(row, headers, request.full_path, render, parts().feed, read), "")
 
 
 def _last_seen() -> int:
@@ -167,9 +177,9 @@ class _Stream(asyncio.Protocol):
     loop: asyncio.AbstractEventLoop
     head = b""
 
-    def __init__(self, row: Row, seen: int, render: Render, feed: Feed) -> None:
+    def __init__(self, row: Row, seen: int, render: Render, feed: Feed, read: Read | None = None) -> None:
         self._first, self._seen = row, seen
-        self._render, self._feed = render, feed
+        self._render, self._feed, self._read = render, feed, read
         self._keys = [(row["tenant_id"], row["id"])]
         self._held_back: Row | None = None
         self._stuck_since: float | None = None
@@ -203,6 +213,7 @@ class _Stream(asyncio.Protocol):
             self._say_goodbye(_GOING_AWAY)
 
     def _heard(self, _key: Key, row: Row | None) -> None:
+        row = self._read(row) if self._read else row
         with suppress(RuntimeError):  # the loop is closed
             self.loop.call_soon_threadsafe(self._take, row)
 
@@ -266,8 +277,10 @@ class _EventStream(_Stream):
 class _SocketStream(_Stream):
     """WebSocket, RFC 6455."""
 
-    def __init__(self, row: Row, headers: list[tuple[bytes, bytes]], path: str, render: Render, feed: Feed) -> None:
-        super().__init__(row, -1, render, feed)
+    def __init__(
+        self, row: Row, headers: list[tuple[bytes, bytes]], path: str, render: Render, feed: Feed, read: Read | None
+    ) -> None:
+        super().__init__(row, -1, render, feed, read)
         self._socket = WSConnection(ConnectionType.SERVER)
         self._headers, self._path = headers, path
 

@@ -14,9 +14,11 @@ from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.formparser import FormDataParser
 
+from asynch.db import Row
 from asynch.errors import InvalidInput, MalformedBody, Mistake, TooLarge
+from asynch.service.documents import as_json
 from asynch.service.uploads import Intake, Received, Told
-from asynch.web import parts
+from asynch.web import parts, streams
 from asynch.web.auth import creator, principal
 from asynch.web.bodies import INT4_MAX, Text, checked, read_query
 from asynch.web.task_bodies import number_of
@@ -94,6 +96,18 @@ def tasks() -> ResponseReturnValue:
     page = read_query(PageOf)
     listed, total = parts().uploads.search(principal(), limit=page.size, offset=(page.page - 1) * page.size)
     return {"total": total, "page": page.page, "size": page.size, "tasks": listed}
+
+
+@bp.get("/upload/ws/<id:task_id>", endpoint="socket")
+@bp.get("/upload/ws/<id:task_id>", endpoint="socket", websocket=True)  # Flask keeps the two apart
+def socket(task_id: str) -> ResponseReturnValue:
+    """The progress at each change, over WebSocket: a text message each, closed with 1000 after the final one."""
+    uploads, tenant_id, upload_id = parts().uploads, principal().tenant_id, number_of(task_id)
+
+    def look() -> Row:
+        return uploads.watched(tenant_id, upload_id)
+
+    return streams.over_socket(look, lambda row: as_json(row["document"]), lambda _task: look())
 
 
 @bp.get("/<id:identity>")

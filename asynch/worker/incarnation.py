@@ -189,9 +189,9 @@ class Incarnation:
             traces.note_outcome(run, outcome)
         if settled.unneeded:
             self._hands.aside(outcome.claim, partial(self._drop, settled.unneeded))
-        if outcome.claim.is_systems:
-            return  # nobody watches it, and it has no service whose calls could be held back
         self._changes.announce([outcome.claim.id])
+        if outcome.claim.is_systems:
+            return  # it has no service whose calls could be held back
         self._breakers.note(outcome)
         self._pace.note(outcome, settled.at)
         if settled.told_lane is not None:

@@ -125,6 +125,13 @@ ROUTES: dict[str, Row] = {
     "GET /api/file/upload/tasks": Row(
         bare("/api/file/upload/tasks"), 200, 200, 200, lambda told: bool(told["tasks"] == [])
     ),
+    "GET /api/file/upload/ws/<id:task_id>": Row(
+        lambda t: (f"/api/file/upload/ws/{t.upload}", None), 426, 426, 426  # no WebSocket, so no look yet
+    ),
+    "POST /api/file/tus": Row(bare("/api/file/tus", {}), 412, 412),  # not tus, which test_tus speaks
+    "PATCH /api/file/tus/<id:upload_id>": Row(lambda t: (f"/api/file/tus/{t.upload}", {}), 412, 412, 412),
+    "POST /api/file/tus/<id:upload_id>": Row(lambda t: (f"/api/file/tus/{t.upload}", {}), 412, 412, 412),
+    "DELETE /api/file/tus/<id:upload_id>": Row(lambda t: (f"/api/file/tus/{t.upload}", None), 412, 412, 412),
     "GET /api/file/<id:identity>": Row(bare("/api/file/1"), 404, 404, 404),
     "PUT /tenant/updateTenant": Row(bare("/tenant/updateTenant", {"queueLimit": 0}), 403, 200),
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import requests
+from websockets.sync.client import connect
 
 from asynch import db
 from asynch.cleaner.purge import purge
@@ -314,3 +316,25 @@ def test_no_room_for_a_file_is_said_and_leaves_nothing(api: Api) -> None:
         assert refused(send(api), 507)["code"] == "no_room"
     finally:
         directory.mkdir()
+
+
+def test_a_socket_tells_each_stage_and_ends_with_the_last(api: Api, dsn: str) -> None:
+    task_id = send(api).json()["task_id"]
+    address = f"{api.live.url.replace('http', 'ws')}/api/file/upload/ws/{task_id}"
+    headers = {"X-User-Info": '{"tenantId": 0, "role": "admin"}'}
+    with connect(address, additional_headers=headers, proxy=None) as line, working(api.live, dsn):
+        told = [json.loads(message) for message in line]
+
+    assert told[0]["status"] == "received"
+    assert [t["progress"] for t in told] == sorted(t["progress"] for t in told)
+    assert told[-1]["status"] == "completed"
+    assert told[-1]["repository_id"] == status(api, task_id)["repository_id"]
+
+
+def test_a_socket_of_a_completed_upload_tells_just_that(api: Api, dsn: str) -> None:
+    task_id = send(api).json()["task_id"]
+    with working(api.live, dsn):
+        completed(api, task_id)
+    address = f"{api.live.url.replace('http', 'ws')}/api/file/upload/ws/{task_id}"
+    with connect(address, proxy=None) as line:
+        assert [json.loads(message)["status"] for message in line] == ["completed"]
