@@ -27,6 +27,13 @@ class Storage(Protocol):
         `filename` is the download name offered to browsers.
         """
 
+    def fetch(self, address: str, path: Path) -> None:
+        """Bring the object to `path`, which is not there yet; what is at `path` may only be read, and removed.
+
+        After a StorageError, such as for an object that is not there, nothing is at `path`, or some of it. An OSError
+        is the disk's.
+        """
+
     def delete(self, address: str) -> None:
         """Remove the object; one that is not there, or a key that no put has returned an address for, is fine."""
 

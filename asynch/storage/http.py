@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from io import SEEK_END, BytesIO
 from pathlib import Path
 from time import monotonic
 from typing import Any, BinaryIO
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 from uuid import uuid4
 
 import requests
@@ -29,6 +29,9 @@ _BLOCK = 1 << 18
 #: kept open at most; more threads than these still get a connection, but a new one each time
 _CONNECTIONS = 32
 
+#: so often the URL of a file may lead elsewhere
+_HOPS = 5
+_OK = 200
 _UNAUTHORIZED = 401
 _MISSING = frozenset({404, 410})
 _PROBE = b"asynch"
@@ -63,6 +66,29 @@ class HttpStorage:
     def url(self, address: str, *, filename: str, content_type: str) -> str:  # noqa: ARG002 -- the service decides
         """The address: permanent, and what the service says of name and type."""
         return address
+
+    def fetch(self, address: str, path: Path) -> None:
+        """Stream what the URL gives, wherever it leads, into the file."""
+        with path.open("xb") as target, closing(_blocks(self._opened(address))) as blocks:
+            while True:
+                with _wrapped("fetch"):
+                    block = next(blocks, b"")
+                if not block:
+                    return
+                target.write(block)
+
+    def _opened(self, address: str) -> requests.Response:
+        """The answer to a GET, its body still to be read."""
+        with _wrapped("fetch"):
+            for _ in range(_HOPS):
+                answer = self._answer("GET", address, self._trusted(address))
+                if not (answer.is_redirect and _is_url(address := urljoin(address, answer.headers["Location"]))):
+                    break
+                answer.close()
+            if answer.status_code != _OK:
+                answer.close()
+                raise StorageError(f"HTTP {answer.status_code}")
+            return answer
 
     def delete(self, address: str) -> None:
         """Ask the service to remove the file: DELETE, with the URL as `url` in the query."""
@@ -123,18 +149,26 @@ class HttpStorage:
         return _address(body, self._fields)
 
     def _fetch(self, address: str) -> tuple[int, bytes]:
-        """What the URL answers; our headers are for the upload service alone."""
-        trusted = urlsplit(address)[:2] == urlsplit(self._upload_url)[:2]
-        return self._send("GET", address, self._headers if trusted else {})
+        """What the URL answers."""
+        return self._send("GET", address, self._trusted(address))
+
+    def _trusted(self, address: str) -> Mapping[str, str]:
+        """Our headers are for the upload service alone."""
+        return self._headers if urlsplit(address)[:2] == urlsplit(self._upload_url)[:2] else {}
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], form: _Form | None = None) -> tuple[int, bytes]:
         """One request: the status, and the body of a success as far as it is of interest."""
+        with closing(self._answer(method, url, headers, form)) as answer:
+            return answer.status_code, _body(answer.raw) if 200 <= answer.status_code < 300 else b""
+
+    def _answer(
+        self, method: str, url: str, headers: Mapping[str, str], form: _Form | None = None
+    ) -> requests.Response:
         sent = CaseInsensitiveDict({"User-Agent": "asynch", **headers, "Accept-Encoding": "identity"})
         if form is not None:
             sent["Content-Type"] = form.content_type
         request = requests.Request(method, url, headers=sent, data=form).prepare()
-        with closing(self._adapter.send(request, stream=True, timeout=_TIMEOUT_S)) as answer:
-            return answer.status_code, _body(answer.raw) if 200 <= answer.status_code < 300 else b""
+        return self._adapter.send(request, stream=True, timeout=_TIMEOUT_S)
 
 
 class _Form:
@@ -158,6 +192,11 @@ class _Form:
         while block := self._source.read(_BLOCK):
             yield block
         yield self._tail
+
+
+def _blocks(answer: requests.Response) -> Generator[bytes, None, None]:
+    with answer:
+        yield from answer.iter_content(_BLOCK)
 
 
 def _body(raw: Any) -> bytes:

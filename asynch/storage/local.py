@@ -162,6 +162,17 @@ class LocalStorage:
             raise NotFound("The file is not there any more.")
         return Served(self._path(key), content_type, filename)
 
+    def fetch(self, key: str, path: Path) -> None:
+        """Link the object where that is possible, else copy it."""
+        with _wrapped(f"fetch {key}"):
+            source = self._path(key)
+            if not source.is_file():
+                raise StorageError(f"fetch {key}: it is not there")
+        try:
+            os.link(source, path)
+        except OSError:
+            shutil.copyfile(source, path)
+
     def delete(self, key: str) -> None:
         """Remove the object and the directories it leaves empty."""
         with _wrapped(f"delete {key}"):

@@ -33,6 +33,7 @@ _RETRY = Retry(
     status_forcelist=(500, 502, 503, 504),
     allowed_methods=None,
 )
+_BLOCK = 1 << 18
 #: kept open at most; more threads than these still get a connection, but a new one each time
 _CONNECTIONS = 32
 
@@ -108,6 +109,25 @@ class MinioStorage:
                     "response-content-type": content_type,
                 },
             )
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Stream the object into the file."""
+        with path.open("xb") as target:
+            blocks = self._blocks(key)
+            while True:
+                with _wrapped(f"fetch {key}"):
+                    block = next(blocks, b"")
+                if not block:
+                    return
+                target.write(block)
+
+    def _blocks(self, key: str) -> Iterator[bytes]:
+        response = self._client.get_object(bucket_name=self._bucket, object_name=key)
+        try:
+            yield from response.stream(_BLOCK)
+        finally:
+            response.close()
+            response.release_conn()
 
     def delete(self, key: str) -> None:
         """Remove the object; one that is not there, or a bucket that is not, is fine."""

@@ -213,6 +213,25 @@ def test_exists_says_no_before_put_and_after_delete(storage: Storage, tmp_path: 
     assert seen == [False, True, False]
 
 
+@pytest.mark.parametrize("body", [b"", b"x" * 700_001])
+def test_what_was_put_can_be_fetched(storage: Storage, tmp_path: Path, body: bytes) -> None:
+    address = storage.put("t1/a/result.bin", write(tmp_path / "f", body), PLAIN)
+    fetched = tmp_path / "fetched"
+
+    storage.fetch(address, fetched)
+    assert fetched.read_bytes() == body
+    fetched.unlink()
+    assert storage.exists(address)
+
+
+def test_a_fetch_of_a_missing_object_is_the_stores_failure(storage: Storage, tmp_path: Path) -> None:
+    address = storage.put("t1/a/result.bin", write(tmp_path / "f", b"once"), PLAIN)
+    storage.delete(address)
+
+    with pytest.raises(StorageError):
+        storage.fetch(address, tmp_path / "fetched")
+
+
 def test_delete_of_a_missing_object_is_fine(storage: Storage, tmp_path: Path) -> None:
     storage.delete("never/was")
     address = storage.put("a/k", write(tmp_path / "f", b"x"), PLAIN)
