@@ -1,0 +1,201 @@
+"""Pillow at work on one picture. Run as a script in the cage, never imported: the standard library and Pillow alone.
+
+The order is one JSON argument: `act`, `source`, `target`, `formats` and what the act needs; the answer is one JSON
+line, the facts or `{"error": ...}`. Anything else is a failure of Pillow's, in its own words on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, ImageStat, features
+
+MAX_PIXELS = 120_000_000  #: a camera of 108 million; three bytes each, twice in memory
+FRAMES = 30  #: of an animation, looked at for one that shows something
+FLAT = 6.0
+SWAPPED = (5, 6, 7, 8)  #: orientations that lie on their side (Exif 2.3, tag 274)
+_ORIENTATION = 274
+
+#: What each format is saved with; the colour profile comes to it.
+SAVED: dict[str, dict[str, Any]] = {
+    "JPEG": {"optimize": True, "progressive": True},
+    "PNG": {"optimize": True},
+    "WEBP": {"method": 4},
+}
+
+
+class Unfit(Exception):
+    """The picture, or what is asked of it, is at fault; the text is for its owner."""
+
+
+def opened(order: dict[str, Any]) -> Image.Image:
+    """The picture, of one of the formats that its content showed and no other."""
+    return Image.open(order["source"], formats=order["formats"])
+
+
+def plain(image: Image.Image, *, alpha: bool) -> Image.Image:
+    """RGB, or RGBA where it is transparent and may stay so; grey stays grey, 16 bits become 8, CMYK is converted."""
+    if image.mode in ("I", "F", "I;16", "I;16B", "I;16L"):
+        if image.mode != "F":
+            image = image.point(lambda value: value / 256)
+        return _without_profile(image.convert("L"))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return image if alpha else _on_white(image)
+    if image.mode in ("L", "RGB"):
+        return image
+    return _from_profile(image) if image.mode == "CMYK" else image.convert("L" if image.mode in ("1", "La") else "RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    ground = Image.new("RGB", image.size, "white")
+    ground.paste(image, mask=image.getchannel("A"))
+    ground.info = {key: value for key, value in image.info.items() if key == "icc_profile"}
+    return ground
+
+
+def _without_profile(image: Image.Image) -> Image.Image:
+    image.info.pop("icc_profile", None)
+    return image
+
+
+def _from_profile(image: Image.Image) -> Image.Image:
+    """RGB by the picture's own profile; without one, or with a broken one, by the plain formula."""
+    profile = image.info.get("icc_profile")
+    try:
+        if profile:
+            done = ImageCms.profileToProfile(
+                image, ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            if done is not None:
+                return _without_profile(done)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        pass
+    return _without_profile(image.convert("RGB"))
+
+
+def shrunk(image: Image.Image, box: tuple[int, int]) -> Image.Image:
+    """Upright and inside `box`, never larger than it was."""
+    if image.getexif().get(_ORIENTATION) in SWAPPED:
+        box = box[1], box[0]
+    image.thumbnail(box, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return upright(image)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(image)
+
+
+def save(image: Image.Image, order: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Write the pixels and the colour profile, nothing else; the facts."""
+    form = order["format"]
+    bare = image.copy()
+    bare.info = {}
+    profile = image.info.get("icc_profile")
+    quality = {} if form == "PNG" else {"quality": order["quality"]}
+    made = BytesIO()  # Pillow's own write takes a part for the whole, as on a disk that fills up
+    bare.save(made, form, icc_profile=profile, **SAVED[form], **quality)
+    Path(order["target"]).write_bytes(made.getbuffer())
+    return {"width": image.width, "height": image.height, **more}
+
+
+def look(order: dict[str, Any]) -> dict[str, Any]:
+    """The facts alone."""
+    with opened(order) as image:
+        sides = image.size[::-1] if image.getexif().get(_ORIENTATION) in SWAPPED else image.size
+        return {"width": sides[0], "height": sides[1], "animated": getattr(image, "is_animated", False)}
+
+
+def thumbnail(order: dict[str, Any]) -> dict[str, Any]:
+    """The first frame, small."""
+    with opened(order) as image:
+        small = shrunk(image, tuple(order["box"]))
+        return save(plain(small, alpha=order["format"] != "JPEG"), order)
+
+
+def cover(order: dict[str, Any]) -> dict[str, Any]:
+    """The first frame that shows something, else the first."""
+    with opened(order) as image:
+        chosen = 0
+        for number in range(min(FRAMES, getattr(image, "n_frames", 1))):
+            image.seek(number)
+            if max(ImageStat.Stat(image.convert("L")).stddev) >= FLAT:
+                chosen = number
+                break
+        image.seek(chosen)
+        return save(plain(shrunk(image.copy(), tuple(order["box"])), alpha=False), order, frame=chosen)
+
+
+def compress(order: dict[str, Any]) -> dict[str, Any]:
+    """The picture anew, and smaller where a box is given; of an animation only the facts: it stays as it is."""
+    with opened(order) as image:
+        if getattr(image, "is_animated", False):
+            return {"width": image.width, "height": image.height, "animated": True}
+        made = shrunk(image, tuple(order["box"])) if order["box"] else upright(image)
+        return save(plain(made, alpha=order["format"] != "JPEG"), order, animated=False)
+
+
+def watermark(order: dict[str, Any]) -> dict[str, Any]:
+    """The picture with a line of text."""
+    with opened(order) as image:
+        if getattr(image, "is_animated", False):
+            raise Unfit("an animation gets no watermark")
+        ground = plain(upright(image), alpha=order["format"] != "JPEG")
+    alpha, profile = ground.mode == "RGBA", ground.info.get("icc_profile") if ground.mode != "L" else None
+    marked = Image.alpha_composite(ground.convert("RGBA"), _line(ground.size, order))
+    marked = marked if alpha else marked.convert("RGB")
+    marked.info = {"icc_profile": profile} if profile else {}
+    return save(marked, order)
+
+
+def _line(size: tuple[int, int], order: dict[str, Any]) -> Image.Image:
+    """The text alone on a clear ground: white with a dark edge, so that it is seen on any picture."""
+    text, opacity = order["text"], round(255 * order["opacity"])
+    font = ImageFont.load_default(max(8, round(min(size) * order["size"])))
+    _check_glyphs(text, font)
+    layer = Image.new("RGBA", size, (0, 0, 0, 0))
+    draw = ImageDraw.Draw(layer)
+    edge = max(1, round(min(size) / 400))
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font, stroke_width=edge)
+    margin = round(min(size) * 0.02)
+    free = size[0] - (right - left) - 2 * margin, size[1] - (bottom - top) - 2 * margin
+    across, down = order["place"]  # 0, 0.5 or 1 of what is free
+    at = margin + across * free[0] - left, margin + down * free[1] - top
+    draw.text(at, text, (255, 255, 255, opacity), font, stroke_width=edge, stroke_fill=(0, 0, 0, opacity))
+    return layer
+
+
+def _check_glyphs(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> None:
+    """Refuse what the built-in font would draw as boxes."""
+    box = bytes(font.getmask("\uffff"))
+    for letter in text:
+        if not letter.isspace() and bytes(font.getmask(letter)) == box:
+            raise Unfit(f"the built-in font has no {letter!r}")
+
+
+ACTS = {"look": look, "thumbnail": thumbnail, "cover": cover, "compress": compress, "watermark": watermark}
+
+
+def main() -> None:
+    """One order, one answer."""
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    order = json.loads(sys.argv[1])
+    try:
+        if order["act"] == "watermark" and not features.check("freetype2"):
+            raise Unfit("this host's Pillow has no FreeType")
+        answer = ACTS[order["act"]](order)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        answer = {"error": f"it has more than {MAX_PIXELS // 1_000_000} million pixels"}
+    except Unfit as exc:
+        answer = {"error": str(exc)}
+    print(json.dumps(answer))  # noqa: T201 - the answer
+
+
+if __name__ == "__main__":
+    main()
