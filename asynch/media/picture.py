@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from asynch.errors import ProcessorError
 from asynch.media import Options, Piece, Product
@@ -46,6 +46,14 @@ PLACES = {
 
 _BRUSH = Path(__file__).with_name("brush.py")
 
+
+def _visible(text: str) -> str:
+    if not text.isprintable() or text.isspace():
+        raise ValueError("expected one line of visible text")
+    return text
+
+
+Line = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_visible)]
 Side = Annotated[int, Field(ge=16, le=8192)]
 Quality = Annotated[int, Field(ge=1, le=95)]
 
@@ -76,10 +84,10 @@ class Compress(Options):
 class Watermark(Options):
     """image.watermark: the picture with a line of text; an animation is refused."""
 
-    text: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$")] = (
-        Field("asynch", description="one line; what the built-in font cannot draw is refused")
+    text: Line = Field("asynch", description="one line; what the built-in font cannot draw is refused")
+    position: Literal["top-left", "top-right", "center", "bottom-left", "bottom-right"] = Field(
+        "bottom-right", description="where the text stands"
     )
-    position: Literal["top-left", "top-right", "center", "bottom-left", "bottom-right"] = "bottom-right"
     opacity: Annotated[float, Field(ge=0.05, le=1)] = Field(0.5, description="1: nothing shines through")
     size: Annotated[float, Field(ge=0.01, le=0.5)] = Field(0.06, description="height of the text, by the shorter side")
     quality: Quality = Field(90, description="of jpeg and webp")

@@ -61,8 +61,9 @@ class Probe:
     def check_whole(self, done_s: float) -> None:
         """ProcessorError when an encoding of the whole ended well before the duration that the file told.
 
-        ffmpeg takes an early end of most formats for the end. A file without a duration of its own (MPEG-TS, raw
-        AAC, MP3 without a table) cannot tell that something is missing; single damaged frames are let pass.
+        ffmpeg takes an early end of most formats for the end. Formats that do not tell their duration in the
+        beginning (Ogg, MPEG-TS, raw AAC, MP3 without a table, and WAV, whose size ffmpeg takes from the disk)
+        cannot tell that something is missing. Single damaged frames are let pass.
         """
         if self.duration_s is None or self.guessed:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from asynch.media import Options, Piece, Processor, Product, picture, video
+from asynch.media import Options, Piece, Processor, Product, audio, picture, video
 from asynch.media.cover import Cover, cover
 from asynch.media.picture import facts_of_picture
 from asynch.media.probe import facts, probe
@@ -31,5 +31,6 @@ PROCESSORS: dict[str, Processor[Any]] = {
     "video.cover": Processor(Cover, cover),
     "video.compress": Processor(video.Compress, video.compress),
     "video.transcode": Processor(video.Transcode, video.transcode),
+    "audio.transcode": Processor(audio.Transcode, audio.transcode),
     "media.probe": Processor(Ask, ask),
 }
