@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -79,7 +80,10 @@ def film(clips: Path) -> Path:
 @pytest.fixture(scope="session")
 def lying_film(clips: Path, film: Path) -> Path:
     """Stored on its side, as phones do."""
-    ffmpeg("-display_rotation", "90", "-i", film, "-c", "copy", path := clips / "lying.mp4")
+    whole = bytearray(film.read_bytes())
+    matrix = whole.index(b"tkhd") + 44  # ISO/IEC 14496-12, 8.3.2
+    whole[matrix : matrix + 20] = struct.pack(">5i", 0, 1 << 16, 0, -1 << 16, 0)
+    (path := clips / "lying.mp4").write_bytes(whole)
     return path
 
 
@@ -112,7 +116,7 @@ def odd_film(clips: Path) -> Path:
 def long_film(clips: Path) -> Path:
     """A film that takes a while to encode and little to store."""
     path = clips / "long.mp4"
-    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x360:d=40:r=25", *H264, "-g", "1000", "-crf", "45", path)
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x360:d=25:r=25", *H264, "-g", "1000", "-crf", "45", path)
     return path
 
 

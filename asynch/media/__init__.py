@@ -6,7 +6,7 @@ Neither program runs in this process, and neither is trusted: see `cage.py` for 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from time import monotonic
@@ -99,7 +99,9 @@ class Processor(Generic[Asked]):
         """
         found = _sniff(source)
         with shop.gate.place(shop.check):
-            piece = Piece(source, found, shop, monotonic() + shop.limits.deadline_s)
+            # the program has a working directory of its own
+            here = replace(shop, scratch=shop.scratch.absolute())
+            piece = Piece(source.absolute(), found, here, monotonic() + shop.limits.deadline_s)
             try:
                 product = self.work(piece, options)
             except OSError as exc:

@@ -7,19 +7,29 @@ line, the facts or `{"error": ...}`. Anything else is a failure of Pillow's, in 
 from __future__ import annotations
 
 import json
+import struct
 import sys
 import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, ImageStat, features
+from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageStat, features
 
 MAX_PIXELS = 120_000_000  #: a camera of 108 million; three bytes each, twice in memory
 FRAMES = 30  #: of an animation, looked at for one that shows something
 FLAT = 6.0
 SWAPPED = (5, 6, 7, 8)  #: orientations that lie on their side (Exif 2.3, tag 274)
-_ORIENTATION = 274
+ORIENTATION = 274
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 #: What each format is saved with; the colour profile comes to it.
 SAVED: dict[str, dict[str, Any]] = {
@@ -38,18 +48,47 @@ def opened(order: dict[str, Any]) -> Image.Image:
     return Image.open(order["source"], formats=order["formats"])
 
 
+def moves(image: Image.Image) -> bool:
+    """Whether it has several frames or pages; a photo with a second one for depth (MPO) is still a photo."""
+    return image.format != "MPO" and getattr(image, "is_animated", False)
+
+
+def turned(image: Image.Image) -> int:
+    """Its orientation; 1 where that cannot be read, as a photo is worth more than its metadata."""
+    if image.format == "PNG":
+        image.load()  # there it may stand behind the pixels, whose errors are not to be taken for its own
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except (OSError, SyntaxError, TypeError, ValueError, struct.error):
+        return 1
+
+
+def shown(image: Image.Image, box: tuple[int, int] | None, *, alpha: bool) -> Image.Image:
+    """Upright, of plain pixels, and inside `box`; never larger than it was."""
+    way = turned(image)
+    if image.format not in ("JPEG", "MPO"):  # those are read small, the others have pixels that cannot be scaled
+        image = plain(image, alpha=alpha)
+    if box:
+        image.thumbnail(box[::-1] if way in SWAPPED else box, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    image = plain(image, alpha=alpha)
+    return image.transpose(UPRIGHT[way]) if way in UPRIGHT else image
+
+
 def plain(image: Image.Image, *, alpha: bool) -> Image.Image:
-    """RGB, or RGBA where it is transparent and may stay so; grey stays grey, 16 bits become 8, CMYK is converted."""
-    if image.mode in ("I", "F", "I;16", "I;16B", "I;16L"):
+    """L, RGB, or RGBA where it is transparent and may stay so; 16 bits become 8, CMYK is converted by its profile."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         if image.mode != "F":
             image = image.point(lambda value: value / 256)
         return _without_profile(image.convert("L"))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        # a profile of grey does not fit what has colours
+        image = _without_profile(image.convert("RGBA")) if image.mode == "LA" else image.convert("RGBA")
         return image if alpha else _on_white(image)
     if image.mode in ("L", "RGB"):
         return image
-    return _from_profile(image) if image.mode == "CMYK" else image.convert("L" if image.mode in ("1", "La") else "RGB")
+    if image.mode in ("P", "PA", "RGBX", "RGBA"):
+        return image.convert("RGB")
+    return image.convert("L") if image.mode in ("1", "LA") else _from_profile(image)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -66,29 +105,14 @@ def _without_profile(image: Image.Image) -> Image.Image:
 
 def _from_profile(image: Image.Image) -> Image.Image:
     """RGB by the picture's own profile; without one, or with a broken one, by the plain formula."""
-    profile = image.info.get("icc_profile")
     try:
-        if profile:
-            done = ImageCms.profileToProfile(
-                image, ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-            if done is not None:
-                return _without_profile(done)
-    except (ImageCms.PyCMSError, OSError, ValueError):
+        profile = ImageCms.ImageCmsProfile(BytesIO(image.info["icc_profile"]))
+        done = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        if done is not None:
+            return _without_profile(done)
+    except (ImageCms.PyCMSError, KeyError, OSError, ValueError):
         pass
     return _without_profile(image.convert("RGB"))
-
-
-def shrunk(image: Image.Image, box: tuple[int, int]) -> Image.Image:
-    """Upright and inside `box`, never larger than it was."""
-    if image.getexif().get(_ORIENTATION) in SWAPPED:
-        box = box[1], box[0]
-    image.thumbnail(box, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return upright(image)
-
-
-def upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image)
 
 
 def save(image: Image.Image, order: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -105,50 +129,49 @@ def save(image: Image.Image, order: dict[str, Any], **more: Any) -> dict[str, An
 
 
 def look(order: dict[str, Any]) -> dict[str, Any]:
-    """The facts alone."""
+    """The facts alone: of most formats no pixel is decoded for them."""
     with opened(order) as image:
-        sides = image.size[::-1] if image.getexif().get(_ORIENTATION) in SWAPPED else image.size
-        return {"width": sides[0], "height": sides[1], "animated": getattr(image, "is_animated", False)}
+        sides = image.size[::-1] if turned(image) in SWAPPED else image.size
+        return {"width": sides[0], "height": sides[1], "animated": moves(image)}
 
 
 def thumbnail(order: dict[str, Any]) -> dict[str, Any]:
     """The first frame, small."""
     with opened(order) as image:
-        small = shrunk(image, tuple(order["box"]))
-        return save(plain(small, alpha=order["format"] != "JPEG"), order)
+        return save(shown(image, tuple(order["box"]), alpha=order["format"] != "JPEG"), order)
 
 
 def cover(order: dict[str, Any]) -> dict[str, Any]:
     """The first frame that shows something, else the first."""
     with opened(order) as image:
-        chosen = 0
-        for number in range(min(FRAMES, getattr(image, "n_frames", 1))):
-            image.seek(number)
-            if max(ImageStat.Stat(image.convert("L")).stddev) >= FLAT:
-                chosen = number
-                break
+        frames = range(min(FRAMES, getattr(image, "n_frames", 1)))
+        chosen = next((number for number in frames if _shows_something(image, number)), 0) if moves(image) else 0
         image.seek(chosen)
-        return save(plain(shrunk(image.copy(), tuple(order["box"])), alpha=False), order, frame=chosen)
+        return save(shown(image, tuple(order["box"]), alpha=False), order, frame=chosen)
+
+
+def _shows_something(image: Image.Image, number: int) -> bool:
+    image.seek(number)
+    return ImageStat.Stat(image.convert("L")).stddev[0] >= FLAT
 
 
 def compress(order: dict[str, Any]) -> dict[str, Any]:
-    """The picture anew, and smaller where a box is given; of an animation only the facts: it stays as it is."""
+    """The picture anew, and inside a box; of an animation only the facts: it stays as it is."""
     with opened(order) as image:
-        if getattr(image, "is_animated", False):
+        if moves(image):
             return {"width": image.width, "height": image.height, "animated": True}
-        made = shrunk(image, tuple(order["box"])) if order["box"] else upright(image)
-        return save(plain(made, alpha=order["format"] != "JPEG"), order, animated=False)
+        return save(shown(image, tuple(order["box"]), alpha=order["format"] != "JPEG"), order, animated=False)
 
 
 def watermark(order: dict[str, Any]) -> dict[str, Any]:
     """The picture with a line of text."""
     with opened(order) as image:
-        if getattr(image, "is_animated", False):
+        if moves(image):
             raise Unfit("an animation gets no watermark")
-        ground = plain(upright(image), alpha=order["format"] != "JPEG")
-    alpha, profile = ground.mode == "RGBA", ground.info.get("icc_profile") if ground.mode != "L" else None
+        ground = shown(image, None, alpha=order["format"] != "JPEG")
+    profile = ground.info.get("icc_profile") if ground.mode != "L" else None
     marked = Image.alpha_composite(ground.convert("RGBA"), _line(ground.size, order))
-    marked = marked if alpha else marked.convert("RGB")
+    marked = marked if ground.mode == "RGBA" else marked.convert("RGB")
     marked.info = {"icc_profile": profile} if profile else {}
     return save(marked, order)
 

@@ -1,4 +1,4 @@
-"""Shuts this process in, then becomes a media program. Run as a script (`python -I -S`), standard library alone.
+"""Shuts this process in, then becomes a media program. A script (`python -I -S`), standard library alone.
 
 A script instead of a preexec_fn, which would run Python between fork and exec of a process with threads.
 Arguments: pid of the parent, address space, CPU seconds, file size, the program and its own arguments.

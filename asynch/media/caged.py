@@ -16,6 +16,7 @@ from pathlib import Path
 
 from asynch.errors import AsynchError, ProcessorError, TmpUnavailable
 from asynch.media import Limits, Piece
+from asynch.media.cage import CANNOT_RUN
 
 TICK_S = 0.05
 KEPT_BYTES = 1 << 18  #: of what a program says, the end is kept
@@ -27,7 +28,7 @@ _MIB = 1 << 20
 #: what the C library, the loader of programs, threads that get no stack, and Python say
 _NO_MEMORY = re.compile(
     "Cannot allocate memory|failed to map segment|Resource temporarily unavailable"
-    "|frame_thread_encoder_init failed|MemoryError"
+    "|frame_thread_encoder_init failed|malloc of size|MemoryError"
 )
 
 
@@ -121,6 +122,8 @@ def failure(ran: Ran, piece: Piece, words: str) -> AsynchError:
         return TmpUnavailable("the disk of tmp_dir is full")
     if over := _over(ran, limits):
         return ProcessorError(over)
+    if ran.code == CANNOT_RUN:
+        return ProcessorError("the program cannot be run on this host", transient=True)
     if ran.code == -signal.SIGKILL:
         return ProcessorError("the program was killed, as the kernel does when memory runs out", transient=True)
     if ran.code < 0:

@@ -31,7 +31,7 @@ class Cover(Options):
     """video.cover."""
 
     at: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = Field(
-        None, description="seconds from the beginning; null: a frame that shows something"
+        None, description="seconds from the beginning; null: a frame that shows something; a picture has no time"
     )
     width: Side = Field(1280, description="the picture fits inside, and is never made larger")
     height: Side = Field(1280, description="the picture fits inside, and is never made larger")

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 from asynch.errors import ProcessorError
@@ -43,7 +42,6 @@ STRIPPED = ("-map_metadata", "-1", "-map_chapters", "-1", "-fflags", "+bitexact"
 _MAX_WORDS = 200
 
 
-@cache
 def find_ffmpeg() -> Path | None:
     """The system's ffmpeg, else the one of the `imageio-ffmpeg` wheel, without importing that; None without both."""
     if system := shutil.which("ffmpeg"):
@@ -123,13 +121,13 @@ def _command(piece: Piece, args: Sequence[str | Path], level: str, seek_s: float
     command += ["-protocol_whitelist", "file,pipe", "-format_whitelist", demuxers, "-f", demuxers.partition(",")[0]]
     command += ["-threads", str(THREADS), "-max_pixels", str(MAX_PIXELS)]
     command += ["-ss", f"{seek_s:.3f}"] if seek_s else []
-    return [*command, "-i", f"file:{piece.source.resolve()}", *args]
+    return [*command, "-i", f"file:{piece.source}", *args]
 
 
 def _words(err: str, piece: Piece) -> str:
     """The first thing ffmpeg complains of, without its addresses and our paths."""
     bad = (line for line in err.splitlines() if re.search(r"\[(?:error|fatal|panic)\]", line))
     said = re.sub(r"^(?:\[[^\]]*\] *)+", "", next(bad, "")) or "ffmpeg gave no reason"
-    for path in (piece.source.resolve(), piece.shop.scratch.resolve()):
+    for path in (piece.source, piece.shop.scratch):
         said = said.replace(f"file:{path}", "the file").replace(str(path), "the file")
     return f"the file cannot be processed: {said.strip()[:_MAX_WORDS]}"

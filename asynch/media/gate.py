@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from asynch.errors import TmpUnavailable
+
 _ASK_S = 0.05
 
 
@@ -27,9 +29,8 @@ class Gate:
     def place(self, check: Callable[[], None]) -> Iterator[int]:
         """Hold one place for the length of the block; waits while all are taken, first come is not first served.
 
-        `check` is asked every 50 ms, and ends the wait by raising.
+        `check` is asked every 50 ms, and ends the wait by raising. TmpUnavailable when the directory is unusable.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
         while (taken := self._take()) is None:
             check()
             time.sleep(_ASK_S)
@@ -41,6 +42,13 @@ class Gate:
 
     def _take(self) -> tuple[int, int] | None:
         """A free place and the descriptor that holds it."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            return self._first_free()
+        except OSError as exc:
+            raise TmpUnavailable(f"no place can be taken in {self.directory}: {exc.strerror}") from exc
+
+    def _first_free(self) -> tuple[int, int] | None:
         for number in range(self.places):
             fd = os.open(self.directory / f"media-{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             with suppress(BlockingIOError):

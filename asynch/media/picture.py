@@ -33,8 +33,8 @@ MADE: dict[Form, tuple[str, str]] = {
     "webp": ("webp", "image/webp"),
 }
 
-#: What `same` means: formats that are not made here become one that can hold all of them.
-SAME: dict[str, Form] = {"jpg": "jpeg", "png": "png", "webp": "webp", "gif": "png", "bmp": "png", "tiff": "png"}
+#: What `same` means; any other becomes a PNG, which holds all of it.
+SAME: dict[str, Form] = {"jpg": "jpeg", "webp": "webp", "avif": "webp"}
 
 PLACES = {
     "top-left": (0.0, 0.0),
@@ -100,7 +100,7 @@ def thumbnail(piece: Piece, options: Thumbnail) -> Product:
 
 def compress(piece: Piece, options: Compress) -> Product:
     """The picture, lighter; the source itself where it is animated, or no larger and `keep` is `smaller`."""
-    form = SAME.get(piece.type.ext, "jpeg") if options.format == "same" else options.format
+    form = SAME.get(piece.type.ext, "png") if options.format == "same" else options.format
     box = [options.max_width, options.max_height]
     made = _make(piece, "compress", form, box=box, quality=options.quality)
     if made.facts["animated"]:
@@ -113,7 +113,7 @@ def compress(piece: Piece, options: Compress) -> Product:
 
 def watermark(piece: Piece, options: Watermark) -> Product:
     """The picture with its text, in its own format."""
-    form = SAME.get(piece.type.ext, "jpeg")
+    form = SAME.get(piece.type.ext, "png")
     told = options.model_dump(include={"text", "opacity", "size", "quality"})
     return _make(piece, "watermark", form, place=PLACES[options.position], **told)
 
@@ -124,7 +124,7 @@ def cover_of_picture(piece: Piece, width: int, height: int) -> Product:
 
 
 def facts_of_picture(piece: Piece) -> dict[str, Any]:
-    """Width and height upright, and whether it moves; no pixel is decoded."""
+    """Width and height upright, and whether it moves."""
     return _draw(piece, "look")
 
 
@@ -141,7 +141,7 @@ def _draw(piece: Piece, act: str, **told: Any) -> dict[str, Any]:
     if kind is None:
         raise ProcessorError(f"no picture that can be read, but {piece.type.content_type}")
     piece.shop.progress(5.0, "drawing")
-    order = {"act": act, "source": str(piece.source.resolve()), "formats": [kind], **told}
+    order = {"act": act, "source": str(piece.source), "formats": [kind], **told}
     ran = run_caged([sys.executable, "-I", "-B", _BRUSH, json.dumps(order)], piece)
     if ran.code != 0:
         raise failure(ran, piece, _words(ran.err))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -13,11 +12,11 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
 from asynch.domain.filetype import UNKNOWN
 from asynch.errors import CallCut, CutReason, ProcessorError, TmpUnavailable
@@ -139,9 +138,7 @@ def test_a_film_over_the_memory_limit_fails(make_bench: MakeBench, long_film: Pa
 
 
 def test_a_picture_over_the_memory_limit_fails(make_bench: MakeBench, clips: Path) -> None:
-    from PIL import Image
-
-    Image.new("RGB", (8000, 8000)).save(path := clips / "large.png")
+    Image.new("RGB", (6000, 6000)).save(path := clips / "large.png", compress_level=1)
 
     with pytest.raises(ProcessorError, match="more than 100 MiB of memory"):
         make_bench(limits=Limits(deadline_s=30, memory_bytes=100 * MIB)).run("image.thumbnail", path)
@@ -223,18 +220,17 @@ def test_a_program_that_talks_without_end_is_heard_to_its_limit(bench: Bench) ->
 # -- the gate ------------------------------------------------------------------------------------------------------
 
 
-def hold(directory: Path, pipe: Connection) -> None:
-    with Gate(directory, 2).place(lambda: None) as number:
-        pipe.send(number)
-        pipe.recv()
-
-
-def holder(directory: Path) -> tuple[multiprocessing.process.BaseProcess, Connection]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=hold, args=(directory, theirs), daemon=True)
-    process.start()
-    return process, ours
+def holder(directory: Path) -> subprocess.Popen[str]:
+    """Another process that holds a place until it is told to end."""
+    script = f"""
+        from pathlib import Path
+        from asynch.media.gate import Gate
+        with Gate(Path({str(directory)!r}), 2).place(lambda: None) as number:
+            print(number, flush=True)
+            input()
+    """
+    argv = [sys.executable, "-c", textwrap.dedent(script)]
+    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 class Full(Exception):
@@ -252,18 +248,24 @@ def impatient() -> Callable[[], None]:
 
 
 def test_the_gate_holds_over_processes_and_opens_when_one_is_killed(tmp_path: Path) -> None:
-    (first, told), (second, also) = holder(tmp_path), holder(tmp_path)
-    assert {told.recv(), also.recv()} == {0, 1}
-    with pytest.raises(Full), Gate(tmp_path, 2).place(impatient()):
-        pass
+    with holder(tmp_path) as first, holder(tmp_path) as second:
+        assert {process.stdout.readline() for process in (first, second) if process.stdout} == {"0\n", "1\n"}
+        with pytest.raises(Full), Gate(tmp_path, 2).place(impatient()):
+            pass
 
-    first.kill()
-    first.join()
+        first.kill()
+        first.wait()
 
-    with Gate(tmp_path, 2).place(impatient()):
+        with Gate(tmp_path, 2).place(impatient()):
+            pass
+        second.communicate("\n")
+
+
+def test_a_gate_that_cannot_be_is_nobodys_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(TmpUnavailable), Gate(tmp_path / "file", 1).place(lambda: None):
         pass
-    also.send(None)
-    second.join()
 
 
 def test_the_gate_holds_over_threads(tmp_path: Path) -> None:

@@ -40,17 +40,47 @@ def test_a_colour_profile_stays(bench: Bench, clips: Path) -> None:
         assert image.info["icc_profile"] == profile
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
-@pytest.mark.parametrize("name", ["image.thumbnail", "image.compress", "image.watermark"])
-def test_every_mode_of_pixels_is_taken(bench: Bench, clips: Path, mode: str, name: str) -> None:
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK", "LAB"])
+def test_every_mode_of_pixels_is_scaled(bench: Bench, clips: Path, mode: str) -> None:
+    """Grey stays that grey; of one bit, every second pixel is white."""
     path = clips / f"{mode.replace(';', '')}.tiff"
-    Image.new("L", (40, 30), 128).convert("L" if mode == "I;16" else mode).save(path)
-    if mode == "I;16":
-        Image.new("I;16", (40, 30), 32896).save(path)
-    options = {} if name == "image.thumbnail" else {"quality": 90}
+    grey = Image.new("RGB", (400, 300), (128, 128, 128)).convert("L")
+    if mode == "LAB":
+        Image.new("LAB", grey.size, (137, 128, 128)).save(path)
+    elif mode == "I;16":
+        Image.new("I;16", grey.size, 128 * 257).save(path)
+    else:
+        grey.convert("RGB" if mode in ("P", "CMYK") else "L").convert(mode).save(path)
 
-    with Image.open(bench.run(name, path, **options).path) as image:
-        assert abs(image.convert("L").getpixel((5, 5)) - 128) < 130 if mode == "1" else 6  # type: ignore[operator]
+    with Image.open(bench.run("image.thumbnail", path, width=40, height=40).path) as image:
+        assert image.convert("L").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0)) == pytest.approx(128, abs=6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_stands_upright_however_it_lies(bench: Bench, clips: Path, orientation: int) -> None:
+    upright = Image.new("L", (80, 40))
+    upright.paste(255, (0, 0, 40, 20))  # white at the top left
+    lies = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # orientation to the Image.Transpose that undoes it
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored = upright.transpose(Image.Transpose(lies[orientation])) if orientation > 1 else upright
+    stored.save(path := clips / f"orientation{orientation}.png", exif=exif)
+
+    with Image.open(bench.run("image.thumbnail", path).path) as image:
+        assert image.size == (80, 40)
+        assert [image.getpixel(at) > 128 for at in ((10, 10), (70, 10), (10, 30), (70, 30))] == [
+            True,
+            False,
+            False,
+            False,
+        ]
+
+
+def test_a_photo_with_a_second_one_inside_is_a_photo(bench: Bench, clips: Path) -> None:
+    first, second = Image.effect_noise((200, 100), 90), Image.new("L", (200, 100))
+    first.save(path := clips / "depth.jpg", "MPO", save_all=True, append_images=[second], quality=98)
+
+    assert bench.run("image.compress", path, quality=20).facts["animated"] is False
 
 
 def test_what_is_transparent_becomes_white_in_a_jpeg(bench: Bench, clips: Path) -> None:
