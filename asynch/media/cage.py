@@ -26,11 +26,19 @@ CANNOT_RUN = 127
 
 def limit(memory_bytes: int, cpu_s: int, output_bytes: int) -> None:
     """Bound what the program may use; at `cpu_s` it is asked to end, two seconds of CPU later it is killed."""
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 2))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (output_bytes, output_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_FILES, MAX_FILES))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    lower(resource.RLIMIT_CPU, cpu_s, cpu_s + 2)
+    lower(resource.RLIMIT_FSIZE, output_bytes, output_bytes)
+    lower(resource.RLIMIT_CORE, 0, 0)
+    lower(resource.RLIMIT_NOFILE, MAX_FILES, MAX_FILES)
+    lower(resource.RLIMIT_AS, memory_bytes, memory_bytes)
+
+
+def lower(what: int, soft: int, hard: int) -> None:
+    """Set a limit, or leave the one that stands where it is lower: nobody but root may raise it."""
+    _, most = resource.getrlimit(what)
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), min(hard, most)
+    resource.setrlimit(what, (soft, hard))
 
 
 def cut_off(libc: ctypes.CDLL) -> None:

@@ -20,6 +20,7 @@ from asynch.media.video import fit, is_film
 PLACES = (0.1, 0.35, 0.6, 0.85, 0.0)
 UNMEASURED_S = [1.0, 5.0, 0.0]  #: the same in seconds, where the file does not tell its duration
 WINDOW = 50  #: frames of which the most usual one is taken: two seconds
+BACK_S = (0.0, 0.2, 2.0)  #: how far before a time a frame is looked for
 DARK, FLAT = 24.0, 6.0  #: below this mean or deviation, of 0-255, a frame shows nothing
 
 _SAMPLE = 32
@@ -86,13 +87,13 @@ def _places_s(found: Probe) -> list[float]:
 
 
 def _at(piece: Piece, found: Probe, size: tuple[int, int], at_s: float) -> Frame:
-    """The frame that is shown at `at_s`."""
-    beyond = found.duration_s is not None and at_s >= found.duration_s
-    frame = None if beyond else _frame(piece, found, size, at_s, 1)
-    if frame is None:
-        end = f" ({found.duration_s:g} s)" if found.duration_s is not None else ""
-        raise ProcessorError(f"{at_s:g} s is beyond the end{end}")
-    return frame
+    """The frame that is shown at `at_s`, or the last before, where the picture ends earlier than the sound."""
+    if found.duration_s is None or at_s < found.duration_s:
+        for back_s in BACK_S:
+            if frame := _frame(piece, found, size, max(0.0, at_s - back_s), 1):
+                return frame
+    end = f" ({found.duration_s:g} s)" if found.duration_s is not None else ""
+    raise ProcessorError(f"{at_s:g} s is beyond the end{end}")
 
 
 def _frame(piece: Piece, found: Probe, size: tuple[int, int], at_s: float, window: int) -> Frame | None:
@@ -100,10 +101,9 @@ def _frame(piece: Piece, found: Probe, size: tuple[int, int], at_s: float, windo
     path, grey = piece.shop.scratch / f"frame-{at_s:.3f}.jpg", piece.shop.scratch / "grey"
     grey.unlink(missing_ok=True)
     # made small first: the filter holds the whole window in memory
-    scale = f"scale={size[0]}:{size[1]}:out_range=pc,setsar=1,format=yuvj420p" + (
-        f",thumbnail={window}" if window > 1 else ""
-    )
-    graph = f"[0:{found.stream}]{scale},split[cover][b];[b]scale={_SAMPLE}:{_SAMPLE},format=gray[grey]"
+    scale = f"scale={size[0]}:{size[1]}:out_range=pc,setsar=1,format=yuvj420p"
+    choose = f",thumbnail={window}" if window > 1 else ""
+    graph = f"[0:{found.stream}]{scale}{choose},split[cover][b];[b]scale={_SAMPLE}:{_SAMPLE},format=gray[grey]"
     as_jpeg: list[str | Path] = ["-map", "[cover]", "-frames:v", "1", "-c:v", "mjpeg", "-q:v", "3", *STRIPPED]
     as_grey: list[str | Path] = ["-map", "[grey]", "-frames:v", "1", "-c:v", "rawvideo", "-f", "rawvideo"]
     as_jpeg += ["-f", "image2", "-update", "1", path]

@@ -31,6 +31,7 @@ DEMUXERS = {
     "flac": "flac",
     "aiff": "aiff",
     "amr": "amr",
+    "gif": "gif",
 }
 
 THREADS = 2  #: of each decoder and encoder; more would need more than the default limit of memory for 4K

@@ -11,6 +11,7 @@ from pydantic import Field
 from asynch.errors import ProcessorError
 from asynch.media import Options, Piece, Product
 from asynch.media.ffmpeg import DEMUXERS, STRIPPED, THREADS, encode
+from asynch.media.picture import FORMATS
 from asynch.media.probe import Probe, probe
 
 Side = Annotated[int, Field(ge=16, le=7680)]
@@ -28,7 +29,7 @@ class Target:
     audio: tuple[str, ...]
 
 
-_H264 = ("-c:v", "libx264", "-preset", "veryfast", "-profile:v", "high")
+_H264 = ("-c:v", "libx264", "-preset", "veryfast")
 _VP9 = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-row-mt", "1", "-b:v", "0")
 _FASTSTART = ("-movflags", "+faststart")
 
@@ -42,7 +43,7 @@ TARGETS = {
 class Compress(Options):
     """video.compress: H.264 and AAC in an MP4 that plays while it loads."""
 
-    crf: Annotated[int, Field(ge=16, le=40)] = Field(23, description="quality: less is better and larger")
+    crf: Annotated[int, Field(ge=0, le=51)] = Field(23, description="quality: less is better and larger")
     audio_bitrate: Bitrate = Field("128k", description="of the sound")
     max_width: Side = Field(1920, description="a larger picture is made smaller")
     max_height: Side = Field(1920, description="a larger picture is made smaller")
@@ -53,7 +54,7 @@ class Transcode(Options):
     """video.transcode: another container, with the codecs that belong there."""
 
     format: Literal["mp4", "mkv", "webm"] = Field("mp4", description="the container")
-    crf: Annotated[int, Field(ge=16, le=50)] = Field(28, description="quality: less is better and larger")
+    crf: Annotated[int, Field(ge=0, le=51)] = Field(28, description="quality: less is better and larger")
     audio_bitrate: Bitrate = Field("128k", description="of the sound")
     max_width: Side = Field(1920, description="a larger picture is made smaller")
     max_height: Side = Field(1920, description="a larger picture is made smaller")
@@ -63,9 +64,8 @@ def compress(piece: Piece, options: Compress) -> Product:
     """The film, smaller; the source itself where that is not larger and `keep` is `smaller`."""
     made = _film(piece, "mp4", options)
     if options.keep == "smaller" and made.path.stat().st_size >= piece.source.stat().st_size:
-        found = {key: value for key, value in made.facts.items() if key not in ("width", "height", "kept")}
         made.path.unlink()
-        return piece.keep(**found)
+        return piece.keep(duration_s=made.facts["duration_s"])
     return made
 
 
@@ -102,5 +102,5 @@ def fit(box: tuple[int, int], into: tuple[int, int], *, even: bool = False) -> t
 
 
 def is_film(piece: Piece) -> bool:
-    """Whether ffmpeg reads it: the rest is Pillow's."""
-    return piece.type.ext in DEMUXERS
+    """Whether ffmpeg alone can read it: an animation is a picture, though a film may be made of it."""
+    return piece.type.ext in DEMUXERS and piece.type.ext not in FORMATS

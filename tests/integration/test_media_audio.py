@@ -21,13 +21,6 @@ def test_a_sound_is_made_of_a_film(bench: Bench, film: Path, form: str) -> None:
     assert told["duration_s"] == pytest.approx(4.0, abs=0.2)
 
 
-@pytest.mark.parametrize("form", CODECS)
-def test_every_sound_that_is_made_can_be_read_again(bench: Bench, tone: Path, form: str) -> None:
-    made = bench.run("audio.transcode", tone, format=form).path.rename(bench.shop.scratch / "made")
-
-    assert bench.run("audio.transcode", made).facts["duration_s"] == pytest.approx(4.0, abs=0.2)
-
-
 def test_many_channels_become_two(bench: Bench, clips: Path) -> None:
     ffmpeg("-f", "lavfi", "-i", "anoisesrc=d=1:r=48000", "-af", "pan=5.1|c0=c0|c1=c0|c2=c0", path := clips / "room.wav")
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
@@ -20,7 +21,7 @@ from PIL import Image
 
 from asynch.domain.filetype import UNKNOWN
 from asynch.errors import CallCut, CutReason, ProcessorError, TmpUnavailable
-from asynch.media import Gate, Limits, Piece
+from asynch.media import Gate, Limits, Piece, cage
 from asynch.media.caged import Ran, run_caged
 from tests.clips import Bench, MakeBench
 from tests.rows import until
@@ -87,10 +88,11 @@ def test_a_check_that_raises_ends_the_program_at_once(make_bench: MakeBench, lon
 
 def test_the_check_is_asked_ten_times_a_second(make_bench: MakeBench, long_film: Path) -> None:
     asked: list[float] = []
-    bench = make_bench(check=lambda: asked.append(time.monotonic()))
-    bench.run("video.compress", long_film)
+    bench = make_bench(check=lambda: asked.append(time.monotonic()), limits=Limits(deadline_s=1))
+    with pytest.raises(ProcessorError, match="not done"):
+        bench.run("video.compress", long_film, crf=16)
 
-    assert max(after - before for before, after in pairwise(asked)) < 0.2
+    assert median(after - before for before, after in pairwise(asked)) < 0.1
 
 
 @needs_linux
@@ -169,6 +171,20 @@ def test_a_full_disk_is_not_the_pictures_fault(bench: Bench, photo: Path) -> Non
 
     with pytest.raises(TmpUnavailable):
         bench.run("image.thumbnail", photo)
+
+
+@needs_linux
+def test_a_lower_limit_of_the_host_stays(bench: Bench) -> None:
+    script = """
+        import resource, subprocess, sys
+        resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+        inner = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+        bounds = map(str, (os.getpid(), 1 << 32, 100, 1 << 30))
+        subprocess.run([sys.executable, "-I", "-S", sys.argv[1], *bounds, sys.executable, "-c", inner], check=True)
+    """
+    ran = run_python(bench, "import os\n" + textwrap.dedent(script), str(Path(cage.__file__)))
+
+    assert ran.out == "(32, 32)\n", ran.err
 
 
 # -- what is shut off ----------------------------------------------------------------------------------------------

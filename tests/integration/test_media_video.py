@@ -66,6 +66,10 @@ def test_a_cover_from_beyond_the_end_is_refused(bench: Bench, film: Path) -> Non
         bench.run("video.cover", film, at=9)
 
 
+def test_a_cover_from_the_very_end_is_the_last_frame(bench: Bench, dark_film: Path) -> None:
+    assert brightness_of(bench.run("video.cover", dark_film, at=3.99).path) > 50
+
+
 def test_a_sound_has_no_cover(bench: Bench, tone: Path) -> None:
     with pytest.raises(ProcessorError, match="no picture"):
         bench.run("video.cover", tone)
@@ -164,6 +168,17 @@ def test_a_film_is_transcoded(bench: Bench, film: Path, form: str, codecs: tuple
     told = bench.run("media.probe", product.path).facts
 
     assert (told["content_type"], told["video_codec"], told["audio_codec"]) == (product.content_type, *codecs)
+
+
+def test_a_film_is_made_of_an_animation(bench: Bench, animation: Path) -> None:
+    product = bench.run("video.transcode", animation)
+
+    assert bench.run("media.probe", product.path).facts["video_codec"] == "h264"
+
+
+@pytest.mark.parametrize("crf", [0, 51])
+def test_every_quality_is_made(bench: Bench, squeezed_film: Path, crf: int) -> None:
+    assert bench.run("video.compress", squeezed_film, crf=crf, keep="always").facts["kept"] is False
 
 
 # -- probing -------------------------------------------------------------------------------------------------------
