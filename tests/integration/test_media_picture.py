@@ -131,6 +131,22 @@ def test_a_watermark_stands_where_it_was_asked_for(bench: Bench, clips: Path) ->
     assert bottom < 150
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_watermark_changes_nothing_but_the_text(bench: Bench, clips: Path, mode: str) -> None:
+    Image.new(mode, (400, 300), "gray").save(path := clips / f"plain-{mode}.jpg")
+
+    with Image.open(bench.run("image.watermark", path, position="bottom-right").path) as image:
+        assert (image.mode, image.size) == (mode, (400, 300))
+        assert image.crop((0, 0, 400, 200)).convert("L").getextrema() == (128, 128)
+        assert image.crop((200, 200, 400, 300)).convert("L").getextrema() != (128, 128)
+
+
+def test_a_watermark_wider_than_the_picture_is_cut(bench: Bench, clips: Path) -> None:
+    Image.new("RGB", (40, 30)).save(path := clips / "narrow.png")
+
+    assert bench.run("image.watermark", path, text="W" * 100, size=0.5).facts["width"] == 40
+
+
 def test_a_text_that_the_font_lacks_is_refused(bench: Bench, photo: Path) -> None:
     with pytest.raises(ProcessorError, match="font has no"):
         bench.run("image.watermark", photo, text="水印")
