@@ -25,6 +25,9 @@ FULL_BELOW = 1 << 20  #: a disk with less free space counts as full
 _CAGE = Path(__file__).with_name("cage.py")
 _MIB = 1 << 20
 
+_CPU_SIGNAL = re.compile(rf"^\[info\] Exiting normally, received signal {signal.SIGXCPU:d}\.$", re.M)
+_TOLD_TO_END = (255, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)  # 255 is ffmpeg's after any signal
+
 #: what the C library, the loader of programs, threads that get no stack, and Python say
 _NO_MEMORY = re.compile(
     "Cannot allocate memory|failed to map segment|Resource temporarily unavailable"
@@ -115,28 +118,33 @@ def _end(program: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
-def failure(ran: Ran, piece: Piece, words: str) -> AsynchError:
-    """Why a program failed, as the error to raise; `words` is what it said of the file, if that is all there is."""
-    limits, said = piece.shop.limits, ran.err
+def failure(ran: Ran, piece: Piece, said: str, words: str) -> AsynchError:
+    """Why a program failed, as the error to raise.
+
+    `said` is what it complains of, and must hold nothing that a file can choose: no titles, no names. `words` is for
+    the file's owner, where nothing else is known.
+    """
     if "No space left on device" in said or shutil.disk_usage(piece.shop.scratch).free < FULL_BELOW:
         return TmpUnavailable("the disk of tmp_dir is full")
-    if over := _over(ran, limits):
+    if over := _over(ran, piece.shop.limits, said):
         return ProcessorError(over)
     if ran.code == CANNOT_RUN:
         return ProcessorError("the program cannot be run on this host", transient=True)
     if ran.code == -signal.SIGKILL:
         return ProcessorError("the program was killed, as the kernel does when memory runs out", transient=True)
+    if ran.code in _TOLD_TO_END:
+        return ProcessorError("the program was told to end, as at a stop of the service", transient=True)
     if ran.code < 0:
         return ProcessorError(f"the program broke down on this file (signal {-ran.code})")
     return ProcessorError(words)
 
 
-def _over(ran: Ran, limits: Limits) -> str | None:
-    """Which limit ended the program. ffmpeg catches SIGXCPU, and ends with 255 as after any signal."""
-    if ran.code == -signal.SIGXFSZ or "File too large" in ran.err:
+def _over(ran: Ran, limits: Limits, said: str) -> str | None:
+    """Which limit ended the program; ffmpeg catches SIGXCPU, and only says so."""
+    if ran.code == -signal.SIGXFSZ or "File too large" in said:
         return f"the result is over {limits.output_bytes} bytes"
-    if ran.code in (-signal.SIGXCPU, 255):
+    if ran.code == -signal.SIGXCPU or _CPU_SIGNAL.search(ran.err):
         return f"it takes more than {limits.cpu_s} s of CPU time"
-    if _NO_MEMORY.search(ran.err):
+    if _NO_MEMORY.search(said):
         return f"it takes more than {limits.memory_bytes // _MIB} MiB of memory"
     return None

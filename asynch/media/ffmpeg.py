@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from asynch.errors import ProcessorError
@@ -68,11 +68,18 @@ def ffmpeg_version(path: Path) -> str:
     return version[1]
 
 
-def run_ffmpeg(piece: Piece, args: Sequence[str | Path], *, level: str = "error", seek_s: float = 0.0) -> Ran:
+def run_ffmpeg(
+    piece: Piece,
+    args: Sequence[str | Path],
+    *,
+    seek_s: float = 0.0,
+    on_output: Callable[[bytes], None] | None = None,
+) -> Ran:
     """Run ffmpeg on the source from `seek_s` on; `args` follow the input. Raises for every end but a good one."""
-    ran = run_caged(_command(piece, args, level, seek_s), piece)
+    ran = run_caged(_command(piece, args, seek_s), piece, on_output)
     if ran.code != 0:
-        raise failure(ran, piece, _words(ran.err, piece))
+        complaints = _complaints(ran.err)
+        raise failure(ran, piece, "\n".join(complaints), _words(complaints, piece))
     return ran
 
 
@@ -82,10 +89,7 @@ def encode(piece: Piece, args: Sequence[str | Path], duration_s: float | None, w
     Where the length is not known, the progress stays at its beginning.
     """
     watch = _Watch(piece, duration_s, word)
-    argv = _command(piece, ["-progress", "pipe:1", "-nostats", *args], "error", 0.0)
-    ran = run_caged(argv, piece, watch.hear)
-    if ran.code != 0:
-        raise failure(ran, piece, _words(ran.err, piece))
+    run_ffmpeg(piece, ["-progress", "pipe:1", *args], on_output=watch.hear)
     return watch.done_s
 
 
@@ -111,24 +115,29 @@ class _Watch:
                     self._piece.shop.progress(5.0 + 90.0 * part, self._word)
 
 
-def _command(piece: Piece, args: Sequence[str | Path], level: str, seek_s: float) -> list[str | Path]:
+def _command(piece: Piece, args: Sequence[str | Path], seek_s: float) -> list[str | Path]:
     program = find_ffmpeg()
     if program is None:
         raise ProcessorError("ffmpeg is not installed on this host", transient=True)
     demuxers = DEMUXERS.get(piece.type.ext)
     if demuxers is None:
         raise ProcessorError(f"neither film nor sound, but {piece.type.content_type}")
-    command: list[str | Path] = [program, "-nostdin", "-hide_banner", "-v", f"level+{level}", "-y"]
+    command: list[str | Path] = [program, "-nostdin", "-hide_banner", "-nostats", "-v", "level+info", "-y"]
     command += ["-protocol_whitelist", "file,pipe", "-format_whitelist", demuxers, "-f", demuxers.partition(",")[0]]
     command += ["-threads", str(THREADS), "-max_pixels", str(MAX_PIXELS)]
     command += ["-ss", f"{seek_s:.3f}"] if seek_s else []
     return [*command, "-i", f"file:{piece.source}", *args]
 
 
-def _words(err: str, piece: Piece) -> str:
-    """The first thing ffmpeg complains of, without its addresses and our paths."""
-    bad = (line for line in err.splitlines() if re.search(r"\[(?:error|fatal|panic)\]", line))
-    said = re.sub(r"^(?:\[[^\]]*\] *)+", "", next(bad, "")) or "ffmpeg gave no reason"
+def _complaints(err: str) -> list[str]:
+    """What ffmpeg says of errors, without its addresses. Titles and names of a file stand in lines of level info."""
+    lines = [line for line in err.split("\n") if not re.search(r"\[(?:info|warning)\]", line)]
+    return [re.sub(r"^(?:\[[^\]]*\] *)+", "", line).strip() for line in lines]
+
+
+def _words(complaints: Sequence[str], piece: Piece) -> str:
+    """The first complaint, without our paths."""
+    said = next((line for line in complaints if line), "ffmpeg gave no reason")
     for path in (piece.source, piece.shop.scratch):
         said = said.replace(f"file:{path}", "the file").replace(str(path), "the file")
-    return f"the file cannot be processed: {said.strip()[:_MAX_WORDS]}"
+    return f"the file cannot be processed: {said[:_MAX_WORDS]}"

@@ -144,14 +144,15 @@ def _draw(piece: Piece, act: str, **told: Any) -> dict[str, Any]:
     order = {"act": act, "source": str(piece.source), "formats": [kind], **told}
     ran = run_caged([sys.executable, "-I", "-B", _BRUSH, json.dumps(order)], piece)
     if ran.code != 0:
-        raise failure(ran, piece, _words(ran.err))
+        said = ran.err.strip().rpartition("\n")[2]  # of a traceback
+        raise failure(ran, piece, said, _words(said))
     answer: dict[str, Any] = json.loads(ran.out)
     if "error" in answer:
         raise ProcessorError(answer["error"])
     return answer
 
 
-def _words(err: str) -> str:
-    """The last line of a traceback, without the error's class and our paths."""
-    last = err.strip().rpartition("\n")[2].partition(": ")[2] or "Pillow gave no reason"
-    return f"the picture cannot be read: {last[:120]}" if "/" not in last else "the picture cannot be read"
+def _words(said: str) -> str:
+    """Without the error's class, and without our paths."""
+    words = said.partition(": ")[2] or "Pillow gave no reason"
+    return f"the picture cannot be read: {words[:120]}" if "/" not in words else "the picture cannot be read"

@@ -82,7 +82,7 @@ def probe(piece: Piece) -> Probe:
     as_they_are = ["-map", "0:V:0?", "-map", "0:a:0?", "-map", "0:v:0?", "-c", "copy", "-t", "0"]
     decoded = ["-map", "0:V:0?", "-map", "0:v:0?", "-map", "0:a:0?", "-frames:v", "1", "-frames:a", "1"]
     form = ["-f", "framecrc"]
-    ran = run_ffmpeg(piece, [*as_they_are, *form, streams, *decoded, *form, frames], level="info")
+    ran = run_ffmpeg(piece, [*as_they_are, *form, streams, *decoded, *form, frames])
     found, shown = _heads(streams.read_text()), _heads(frames.read_text())
     videos = [head for head in found if head["media_type"] == "video"]
     sounds = [_sound(head) for head in found if head["media_type"] == "audio"]

@@ -23,7 +23,7 @@ from asynch.domain.filetype import UNKNOWN
 from asynch.errors import CallCut, CutReason, ProcessorError, TmpUnavailable
 from asynch.media import Gate, Limits, Piece, cage
 from asynch.media.caged import Ran, run_caged
-from tests.clips import Bench, MakeBench
+from tests.clips import Bench, MakeBench, ffmpeg
 from tests.rows import until
 
 MIB = 1 << 20
@@ -115,6 +115,47 @@ def test_what_a_program_started_ends_with_it(make_bench: MakeBench) -> None:
 
     child = int(started.read_text())
     until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_program_that_the_host_ends_may_be_tried_again(bench: Bench, long_film: Path) -> None:
+    """A stop of the service tells all its processes to end."""
+
+    def end_it() -> None:
+        until(lambda: (bench.shop.scratch / "product.mp4").exists())
+        for program in media_programs(bench.shop.scratch):
+            program.terminate()
+
+    host = threading.Thread(target=end_it)
+    host.start()
+    with pytest.raises(ProcessorError, match="told to end") as caught:
+        bench.run("video.compress", long_film, crf=16)
+    host.join()
+
+    assert caught.value.transient
+
+
+@pytest.mark.parametrize(
+    "title", ["No space left on device", "x\n[error] No space left on device", "x\u2028No space left on device"]
+)
+def test_a_title_cannot_fill_the_disk(bench: Bench, clips: Path, tone: Path, title: str) -> None:
+    """An attempt that the disk ended is repeated for ever."""
+    ffmpeg(
+        "-i",
+        tone,
+        "-c",
+        "copy",
+        "-metadata",
+        f"title={title}",
+        "-metadata",
+        f"comment={title}",
+        path := clips / "t.mp3",
+    )
+
+    with pytest.raises(ProcessorError, match="no moving picture"):
+        bench.run("video.compress", path)
+    (cut := clips / "cut.mp3").write_bytes(path.read_bytes()[:400])
+    with pytest.raises(ProcessorError, match="cannot be processed"):
+        bench.run("audio.transcode", cut)
 
 
 # -- limits --------------------------------------------------------------------------------------------------------
