@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from asynch import db, spans, wiring
 from asynch.errors import AsynchError
+from asynch.media import ffmpeg
 from asynch.service import schema
 from asynch.settings import Settings
 from asynch.store import workers
@@ -79,7 +79,10 @@ def _storage(settings: Settings) -> str:
 
 
 def _ffmpeg(_: Settings) -> str:
-    return shutil.which("ffmpeg") or "not found, and not needed in this version"
+    path = ffmpeg.find_ffmpeg()
+    if path is None:
+        raise AsynchError("not found: install it, or the package imageio-ffmpeg")
+    return f"version {ffmpeg.ffmpeg_version(path)} in {path.parent}"
 
 
 def _broker(settings: Settings) -> str:

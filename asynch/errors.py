@@ -22,7 +22,8 @@ AsynchError
 ├── StaleClaim                the task is someone else's now: stop quietly
 ├── SessionLost               the worker's database session is gone: cut the calls, start over
 ├── ExecutorError             one attempt failed
-│   └── CallCut               ... because this side ended it
+│   ├── CallCut               ... because this side ended it
+│   └── ProcessorError        ... because the file cannot be processed
 ├── StorageError              the object store did not do what it was asked
 └── TmpUnavailable            tmp_dir is full or unwritable; the attempt is nobody's fault
 """
@@ -228,6 +229,17 @@ class CallCut(ExecutorError):
         code = ErrorCode.MODEL_TIMEOUT if reason is CutReason.TIMEOUT else ErrorCode.INTERNAL
         super().__init__(code, detail, transient=True)
         self.reason = reason
+
+
+class ProcessorError(ExecutorError):
+    """A media processor could not do its work on this file, and says why in a few words.
+
+    Not transient: the file is at fault, and the same again would fail again; transient where this host lacked
+    the time or the memory at that moment.
+    """
+
+    def __init__(self, detail: str, *, transient: bool = False) -> None:
+        super().__init__(ErrorCode.PROCESSOR_FAILED, detail, transient=transient)
 
 
 class StorageError(AsynchError):

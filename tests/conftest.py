@@ -3,7 +3,7 @@
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
-    "tests.collector", "tests.database", "tests.live", "tests.receiver", "tests.rows", "tests.seaweed", "tests.task_api", "tests.turns",
+    "tests.clips", "tests.collector", "tests.database", "tests.live", "tests.receiver", "tests.rows", "tests.seaweed", "tests.task_api", "tests.turns",
     "tests.upload_service",
 ]  # fmt: skip
 

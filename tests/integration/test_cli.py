@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -175,6 +176,21 @@ def test_check_of_what_works_ends_with_0(tmp_path: Path, dsn: str) -> None:
     assert len({line.split()[1] for line in answer.stdout.splitlines()}) >= 6
     with psycopg.connect(dsn) as conn:
         conn.execute("DELETE FROM asynch_meta WHERE key <> 'schema_version'")
+
+
+def test_check_tells_the_version_of_ffmpeg(tmp_path: Path, closed_port: int) -> None:
+    answer = run("check", env=environ(tmp_path, nobody(closed_port)))
+
+    assert re.search(r"^ok +ffmpeg +version \S+ in /", answer.stdout, re.M), answer.stdout
+
+
+def test_check_finds_an_ffmpeg_that_does_not_run(tmp_path: Path, closed_port: int) -> None:
+    (broken := tmp_path / "ffmpeg").write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
+
+    answer = run("check", env=environ(tmp_path, nobody(closed_port), PATH=f"{tmp_path}:{os.defpath}"))
+
+    assert re.search(r"^FAIL +ffmpeg .*it ended with 3$", answer.stdout, re.M), answer.stdout
 
 
 def test_check_finds_more_slots_than_the_database_has_locks_for(tmp_path: Path, pool: db.Pool, dsn: str) -> None:

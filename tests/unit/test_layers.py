@@ -62,6 +62,8 @@ DRIVERS = {
     "prometheus_client": {"metrics", "web.metrics"},
     "yaml": {"sources", "demo"},
     "opentelemetry": {"otlp"},
+    "PIL": {"media"},
+    "imageio_ffmpeg": set[str](),
 }
 
 #: What a part may know of the ones below it, where less is meant than all of them.
@@ -72,6 +74,7 @@ NARROW = {
     "store": {"db", "domain", "errors"},
     "storage": {"errors"},
     "executors": {"errors", "domain"},
+    "media": {"errors", "domain"},
     "otlp": {"domain"},
     "spans": {"errors", "otlp"},
     "client": {"errors"},
