@@ -406,6 +406,23 @@ $$;
 -- A lane whose work lies in the tmp_dir of one host: only workers of that host see it. Empty: any worker.
 ALTER TABLE asynch_models ADD COLUMN IF NOT EXISTS tmp_host text NOT NULL DEFAULT '';
 
+-- How many media programs may run at once on a host, over all its workers, and the lock key of those that do.
+ALTER TABLE asynch_host ADD COLUMN IF NOT EXISTS media_processes integer NOT NULL DEFAULT 0;
+-- No default: every beat would draw a number.
+ALTER TABLE asynch_host ADD COLUMN IF NOT EXISTS permit_id integer;
+
+-- As asynch_permits with three arguments, for a call that is made on this host.
+CREATE OR REPLACE FUNCTION asynch_permits(tenant bigint, url text, tenant_most integer, host text)
+RETURNS TABLE (permits integer[], most integer[]) LANGUAGE sql STABLE AS $$
+    SELECT c.permits || m.permits, c.most || m.most
+    FROM asynch_permits(tenant, url, tenant_most) c
+    CROSS JOIN (
+        SELECT coalesce(array_agg(h.permit_id), '{}') AS permits, coalesce(array_agg(h.media_processes), '{}') AS most
+        FROM asynch_host h
+        WHERE h.id = host AND h.permit_id IS NOT NULL AND h.media_processes > 0 AND url LIKE 'local:%' AND url <> 'local:upload'
+    ) m
+$$;
+
 CREATE TABLE IF NOT EXISTS asynch_file (
     id           bigint NOT NULL DEFAULT asynch_new_id(),
     tenant_id    bigint NOT NULL,

@@ -11,10 +11,12 @@ from asynch.executors.egress import Policy
 from asynch.executors.http import HttpExecutor
 from asynch.executors.webhook import WebhookExecutor
 from asynch.incoming import Incoming
+from asynch.media import Limits as MediaLimits
+from asynch.media.gate import Gate
+from asynch.media.video import Compress
 from asynch.secretbox import SecretBox, load_keys
 from asynch.service import schema
 from asynch.service.documents import Documents
-from asynch.service.lanes import UPLOAD
 from asynch.settings import Settings
 from asynch.storage import Storage
 from asynch.storage.http import HttpStorage
@@ -25,7 +27,8 @@ from asynch.web import Parts
 from asynch.worker.incarnation import Setup
 from asynch.worker.outcomes import Terms
 from asynch.worker.poller import Limits
-from asynch.worker.processing import LocalExecutor, Uploaded
+from asynch.worker.processing import Workshop
+from asynch.worker.registering import Registry
 from asynch.worker.tmpdir import TmpDir
 
 
@@ -124,7 +127,7 @@ def worker_setup(settings: Settings) -> Setup:
         delete_results=settings.cleaner.delete_results,
     )
     egress, loopback = settings.egress, settings.egress_allow_loopback
-    incoming = Incoming(settings.tmp_path)
+    tmp = TmpDir(settings.tmp_path, max_bytes=worker.tmp_max)
     http = HttpExecutor(Policy.parse(egress.models_allow, egress.deny, allow_loopback=loopback))
     return Setup(
         dsn=dsn,
@@ -146,12 +149,20 @@ def worker_setup(settings: Settings) -> Setup:
         cleaner=cleaner if settings.cleaner.enabled else None,
         executor=http,
         webhooks=WebhookExecutor(Policy.parse(egress.webhooks_allow, egress.deny, allow_loopback=loopback)),
-        local=LocalExecutor({UPLOAD: Uploaded(incoming)}),
+        workshop=Workshop(
+            Incoming(settings.tmp_path),
+            storage,
+            tmp,
+            Gate(settings.tmp_path / ".media", settings.media_processes),
+            MediaLimits(output_bytes=settings.uploads.max_size),
+            Compress.model_validate(settings.media.model_dump(include={"crf", "audio_bitrate", "keep"})),
+        ),
+        registry=Registry(settings.uploads.covers),
         follower=http,
         storage=storage,
         box=box,
-        tmp=TmpDir(settings.tmp_path, max_bytes=worker.tmp_max),
-        incoming=incoming,
+        tmp=tmp,
+        media_processes=settings.media_processes,
         part_ttl_s=settings.uploads.part_ttl,
         public_url=settings.public_url,
         documents=Documents(settings.public_url, storage, settings.storage.urls_last_s),

@@ -28,6 +28,7 @@ class Order:
     max_bytes: int = 1 << 30  #: of the result
     progress_url: str = field(default="", repr=False)  #: where the model may tell of its progress; whoever has it may
     trace: Mapping[str, str] = field(default_factory=dict)  #: headers of the trace that the call belongs to
+    owner_id: int = 0  #: the tenant for whom it is done
     idempotency_key: str = ""  #: what a repetition is known by; empty: the task's id
 
 
@@ -53,6 +54,7 @@ class Made:
     """The whole result is a file on the disk of tmp_dir; it stays where it is."""
 
     path: Path
+    scratch: Path | None = None  #: a directory that nobody needs once the result is taken over
 
 
 class Call:

@@ -7,16 +7,24 @@ from asynch.domain.principal import served_by
 from asynch.store import files, tenants, webhooks
 from asynch.store.files import NewLane
 
-#: What looks at a received file and hands it on to storage.
-UPLOAD = "upload"
+#: What hands a received file on to storage as it is, and what makes a film smaller before.
+UPLOAD, UPLOAD_FILM = "upload", "upload.film"
+COVER = "video.cover"
 _HOUR_S = 3600
 _SCHEDULE_S = (5, 60, 600)
 _AT_ONCE = 8
 
 
-def upload_lane(tmp_host: str) -> NewLane:
+def upload_lane(tmp_host: str, *, film: bool) -> NewLane:
     """Where received files of one host are processed."""
-    return NewLane(f"{UPLOAD}@{tmp_host}", f"local:{UPLOAD}", _AT_ONCE, _HOUR_S, _SCHEDULE_S, tmp_host)
+    work = UPLOAD_FILM if film else UPLOAD
+    timeout_s = 12 * _HOUR_S if film else _HOUR_S
+    return NewLane(f"{work}@{tmp_host}", f"local:{work}", _AT_ONCE, timeout_s, _SCHEDULE_S, tmp_host)
+
+
+def processor_lane(name: str) -> NewLane:
+    """Where any worker runs a processor on stored files."""
+    return NewLane(name, f"local:{name}", _AT_ONCE, _HOUR_S, _SCHEDULE_S)
 
 
 def ensure_lane(conn: Connection, *, tenant_id: int, lane: NewLane) -> int:

@@ -186,7 +186,7 @@ def end_whole(conn: Connection, incoming: Incoming, caller: Caller, upload_id: i
         return False
     principal = replace(caller.principal, user=sender.user)
     sent_by = replace(caller, principal=principal, upload_headers=sender.upload_headers)
-    have_processed(conn, incoming, sent_by, upload_id)
+    have_processed(conn, incoming, sent_by, upload_id, kind)
     return True
 
 

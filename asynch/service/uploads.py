@@ -86,7 +86,7 @@ class Uploads:
             )
             upload_id = store.insert_upload(conn, tenant_id=tenant_id, upload=upload)
             file.keep(self.incoming.name_of(tenant_id, upload_id))
-            have_processed(conn, self.incoming, caller, upload_id)
+            have_processed(conn, self.incoming, caller, upload_id, kind)
             insert_op_logs(conn, caller, "uploadFile", [Operation(task_id=str(upload_id))])
         file.kept()
         return Received(str(upload_id))
@@ -189,10 +189,11 @@ class Uploads:
         }
 
 
-def have_processed(conn: Connection, incoming: Incoming, caller: Caller, upload_id: int) -> None:
+def have_processed(conn: Connection, incoming: Incoming, caller: Caller, upload_id: int, kind: FileType) -> None:
     """Have a worker of this host look at a file whose bytes are all here, as its row says in this transaction."""
     tenant_id = caller.principal.tenant_id
-    lane_id = ensure_lane(conn, tenant_id=tenant_id, lane=upload_lane(incoming.host_id))
+    film = kind.content_type.startswith("video/")
+    lane_id = ensure_lane(conn, tenant_id=tenant_id, lane=upload_lane(incoming.host_id, film=film))
     work = NewWork(
         lane_id=lane_id,
         id=upload_id,

@@ -16,7 +16,7 @@ SELECT s.lane_id, m.tenant_id, m.max_concurrency, p.permits, p.most,
            SELECT 1 FROM asynch_task t
            WHERE t.lane_id = s.lane_id AND t.state = 0 AND t.phase = 0 AND t.poll_url <> '')) AS open
 FROM scan s CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = s.lane_id OFFSET 0) m
-CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s) p
+CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s, %(tmp_host)s) p
 WHERE s.lane_id IS NOT NULL
 ORDER BY s.lane_id
 
@@ -25,7 +25,7 @@ SELECT m.lane_id, m.tenant_id, m.max_concurrency, p.permits, p.most,
        m.deleted_at IS NULL AND m.tmp_host IN ('', %(tmp_host)s) AND (m.enabled = 1 OR EXISTS (
            SELECT 1 FROM asynch_task t
            WHERE t.lane_id = m.lane_id AND t.state = 0 AND t.phase = 0 AND t.poll_url <> '')) AS open
-FROM asynch_models m CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s) p
+FROM asynch_models m CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s, %(tmp_host)s) p
 WHERE m.lane_id = ANY(%(lanes)s::int[])
 
 -- swap_slots --
@@ -66,7 +66,8 @@ UPDATE asynch_worker SET dead_at = clock_timestamp() WHERE id = ANY(%(workers)s:
 -- works on, that lasts until the rescue of its task (`dead`), whose next claim counts it again.
 SELECT k.id, count(*) AS calls FROM asynch_task t
 CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = t.lane_id OFFSET 0) m
-CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s) p
+CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s,
+    (SELECT w.tmp_host FROM asynch_worker w WHERE w.id = t.worker_id)) p
 CROSS JOIN LATERAL unnest(t.lane_id || p.permits) AS k(id)
 WHERE t.state = 1 AND t.phase = 0 AND t.worker_id = ANY(%(dead)s::bigint[])
   AND (t.poll_url <> '' OR t.worker_id = ANY(%(workers)s::bigint[]))

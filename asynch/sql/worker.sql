@@ -12,8 +12,10 @@ SELECT pg_backend_pid() AS pid, (SELECT count(*) FROM pg_locks WHERE locktype = 
 -- insert_worker --
 -- Its host is heard of at once: results that wait there since its last worker must not be lost before the first beat.
 WITH host AS (
-    INSERT INTO asynch_host (id, name) VALUES (%(tmp_host)s, %(host)s)
-    ON CONFLICT (id) DO UPDATE SET seen_at = now(), name = excluded.name
+    INSERT INTO asynch_host AS h (id, name, media_processes, permit_id)
+    VALUES (%(tmp_host)s, %(host)s, %(media)s, nextval('asynch_lane'))
+    ON CONFLICT (id) DO UPDATE SET seen_at = now(), name = excluded.name, media_processes = excluded.media_processes,
+        permit_id = coalesce(h.permit_id, excluded.permit_id)
 )
 INSERT INTO asynch_worker (id, host, pid, tmp_host, threads)
 VALUES (%(worker_id)s, %(host)s, %(pid)s, %(tmp_host)s, %(threads)s)

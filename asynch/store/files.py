@@ -159,6 +159,12 @@ def note_hash(conn: Connection, *, tenant_id: int, upload_id: int, sha256: str) 
     db.run(conn, "note_hash", tenant_id=tenant_id, id=upload_id, sha256=sha256)
 
 
+def put_cover(conn: Connection, *, tenant_id: int, task_id: int, key: str) -> str | None:
+    """Give the file that a task was made for its cover; the key of the former one, None where the file is gone."""
+    found = db.row(conn, "put_cover", tenant_id=tenant_id, task_id=task_id, key=key)
+    return None if found is None else found["former"]
+
+
 def lock_upload(conn: Connection, *, tenant_id: int, upload_id: int) -> Row | None:
     """An upload's row, which nobody else changes until this transaction ends."""
     return db.row(conn, "lock_upload", tenant_id=tenant_id, id=upload_id)

@@ -31,12 +31,16 @@ class Retention:
     queue_timeout_s: float
 
 
-def register(conn: Connection, *, host: str, pid: int, tmp_host: str, threads: int) -> int:
-    """A new worker id whose lock this session holds: the lock first, so that no row is ever without a living lock."""
+def register(conn: Connection, *, host: str, pid: int, tmp_host: str, threads: int, media: int = 0) -> int:
+    """A new worker id whose lock this session holds: the lock first, so that no row is ever without a living lock.
+
+    `media` is how many media programs its host may run at once; 0 any number.
+    """
     worker_id: int = db.one(conn, "new_worker_id")["id"]
     if not db.one(conn, "try_lock", key=worker_id)["held"]:
         raise DatabaseDown(f"the lock of the new worker id {worker_id} is held by another session")
-    db.run(conn, "insert_worker", worker_id=worker_id, host=host, pid=pid, tmp_host=tmp_host, threads=threads)
+    values = {"host": host, "pid": pid, "tmp_host": tmp_host, "threads": threads, "media": media}
+    db.run(conn, "insert_worker", worker_id=worker_id, **values)
     return worker_id
 
 

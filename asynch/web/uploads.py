@@ -26,8 +26,9 @@ from asynch.web.task_bodies import number_of
 bp = Blueprint("uploads", __name__, url_prefix="/api/file")
 
 _SHA256 = "^[0-9a-fA-F]{64}$"
-#: Of a form besides its file.
-_MAX_FIELDS_BYTES = 64 * 1024
+#: Of a form besides its file. The parser counts what it has read and not yet told apart, so not less than a few of the
+#: 64 KiB that it reads at once.
+_MAX_FIELDS_BYTES = 512 * 1024
 _MAX_PARTS = 32
 #: What a multipart body may have around its file.
 _MAX_AROUND_BYTES = 128 * 1024

@@ -6,6 +6,7 @@ It decides nothing about retries.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -167,7 +168,7 @@ def _call(parts: Parts, run: Run) -> Saved | Working | Done:
         with traces.calling(parts.tracer, run, order) as traced:
             ended = _ask(parts, trade, claim, traced, file, call)
         if isinstance(ended, Made):
-            file.adopt(ended.path, call.check)
+            _adopt(file, ended, call)
             reach("adopted")
             ended = None
         if ended is None:
@@ -179,6 +180,14 @@ def _call(parts: Parts, run: Run) -> Saved | Working | Done:
         reach("tmp_removed")
         return ended
     return outcomes.result(claim, file, tmp_host=parts.tmp.host_id)
+
+
+def _adopt(file: ResultFile, made: Made, call: Call) -> None:
+    try:
+        file.adopt(made.path, call.check)
+    finally:
+        if made.scratch is not None:
+            shutil.rmtree(made.scratch, ignore_errors=True)
 
 
 def _ask(parts: Parts, trade: Trade, claim: Claim, order: Order, file: ResultFile, call: Call) -> Ended:

@@ -16,7 +16,6 @@ from asynch.cleaner.schedule import Cleaner
 from asynch.cleaner.terms import Terms as CleanerTerms
 from asynch.errors import CutReason, DatabaseDown, SessionLost, StorageError, UserError
 from asynch.executors import Executor, Follower, Working
-from asynch.incoming import Incoming
 from asynch.secretbox import SecretBox
 from asynch.service import progress
 from asynch.service.announcer import Announcer
@@ -24,7 +23,7 @@ from asynch.service.documents import Documents
 from asynch.service.letters import Letters
 from asynch.spans import Tracer
 from asynch.storage import Storage
-from asynch.store import news, queue, workers
+from asynch.store import files, news, queue, workers
 from asynch.store.progress import Note, write_progress
 from asynch.store.queue import Claim, Outcome, Settled
 from asynch.systemd import NOBODY, Manager
@@ -35,6 +34,8 @@ from asynch.worker.hands import Hands
 from asynch.worker.matching import Held
 from asynch.worker.pace import Pace
 from asynch.worker.poller import Limits, Poller
+from asynch.worker.processing import LocalExecutor, Workshop
+from asynch.worker.registering import Registry
 from asynch.worker.running import Running
 from asynch.worker.sweep import sweep, sweep_incoming
 from asynch.worker.tmpdir import TmpDir
@@ -68,12 +69,13 @@ class Setup:
     cleaner: CleanerTerms | None  #: None where cleaner.enabled is false
     executor: Executor  #: of calls of models
     webhooks: Executor
-    local: Executor
+    workshop: Workshop
+    registry: Registry
     follower: Follower
     storage: Storage
     box: SecretBox
     tmp: TmpDir
-    incoming: Incoming
+    media_processes: int
     part_ttl_s: float
     public_url: str
     documents: Documents
@@ -124,7 +126,8 @@ class Incarnation:
         kinds = trades(
             models=setup.executor,
             webhooks=setup.webhooks,
-            local=setup.local,
+            local=LocalExecutor(setup.workshop, self._note_hash),
+            registry=setup.registry,
             box=setup.box,
             progress_url=self._progress_url,
             letters=Letters(self._pool, setup.box, setup.documents),
@@ -176,6 +179,7 @@ class Incarnation:
                 pid=os.getpid(),
                 tmp_host=setup.tmp.host_id,
                 threads=setup.limits.threads,
+                media=setup.media_processes,
             )
             self._session.execute("SELECT set_config('application_name', %s, false)", (f"asynch-worker-{worker_id}",))
         return worker_id
@@ -196,6 +200,11 @@ class Incarnation:
         self._pace.note(outcome, settled.at)
         if settled.told_lane is not None:
             self._told.announce([settled.told_lane])
+
+    def _note_hash(self, tenant_id: int, upload_id: int, sha256: str) -> bool:
+        with db.transaction(self._pool) as conn:
+            files.note_hash(conn, tenant_id=tenant_id, upload_id=upload_id, sha256=sha256)
+            return files.find_by_content(conn, tenant_id=tenant_id, sha256=sha256) is None
 
     def _drop(self, address: str) -> None:
         try:
@@ -383,7 +392,7 @@ class Incarnation:
                 swept_at = monotonic()
                 try:
                     sweep(self._pool, tmp)
-                    sweep_incoming(self._pool, self._setup.incoming, part_ttl_s=self._setup.part_ttl_s)
+                    sweep_incoming(self._pool, self._setup.workshop.incoming, part_ttl_s=self._setup.part_ttl_s)
                 except (DatabaseDown, db.Error, OSError) as exc:
                     logger.warning("sweep failed, will retry", extra={"error": str(exc)})
             self._stop.wait(_SWEEP_SOON_S)

@@ -1,117 +1,150 @@
-"""The system's own work on files: what `local:` lanes do, and what the end of it leaves in files and uploads."""
+"""The system's own work on files: what `local:` lanes do, on this host, with files that are here or in storage."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from math import floor
+from pathlib import Path
+from time import monotonic
+from typing import Any, BinaryIO
 
-from asynch.db import Connection
-from asynch.domain.states import Event
+from pydantic import ValidationError
+
 from asynch.domain.uploads import Status
-from asynch.errors import ErrorCode, ExecutorError
+from asynch.errors import ErrorCode, ExecutorError, ProcessorError, StorageError, TmpUnavailable
 from asynch.executors import Call, Made, Order
 from asynch.incoming import Incoming
-from asynch.store import files
-from asynch.store.files import NewFile
-from asynch.store.queue import Along, Claim, Outcome
+from asynch.media import Limits, Options, Processor, Shop
+from asynch.media.gate import Gate
+from asynch.media.processors import PROCESSORS
+from asynch.service.lanes import UPLOAD, UPLOAD_FILM
+from asynch.storage import Storage
+from asynch.worker.tmpdir import TmpDir
 
 SCHEME = "local"
+#: How an input in storage is named, before its address.
+STORED = "store:"
+_PIECE_BYTES = 1 << 20
+#: Progress is told no more often, seconds.
+_TELL_S = 0.5
+#: What compressing is of an upload's whole progress.
+_COMPRESSING = (30.0, 60.0)
 
-#: Does one order; the result is a file.
-Work = Callable[[Order, Call], Made]
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What work on files needs of this host."""
+
+    incoming: Incoming
+    storage: Storage
+    tmp: TmpDir
+    gate: Gate
+    limits: Limits
+    film: Options  #: how received films are made smaller
 
 
 @dataclass(frozen=True, slots=True)
 class LocalExecutor:
     """Runs what the order's target names, on this host."""
 
-    works: Mapping[str, Work]
+    shop: Workshop
+    #: notes what the received bytes of an upload (tenant, id) hash to; whether no file has this content yet
+    note_hash: Callable[[int, int, str], bool]
 
     def run(self, order: Order, out: BinaryIO, call: Call) -> Made:  # noqa: ARG002 - the result is a file of its own
         """Do it. ExecutorError, TmpUnavailable."""
-        work = self.works.get(order.url.removeprefix(f"{SCHEME}:"))
-        if work is None:
-            raise ExecutorError(ErrorCode.PROCESSOR_FAILED, f"this worker cannot do {order.url}", transient=True)
-        return work(order, call)
+        name = order.url.removeprefix(f"{SCHEME}:")
+        if name == UPLOAD:
+            return Made(self._received(order, call))
+        scratch = self.shop.tmp.scratch(self.shop.tmp.name_of(~order.owner_id, int(order.task_id), order.attempt))
+        try:
+            made = (
+                self._film(order, call, scratch) if name == UPLOAD_FILM else self._processed(name, order, call, scratch)
+            )
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        return Made(made, scratch)
 
-
-@dataclass(frozen=True, slots=True)
-class Uploaded:
-    """What is done with a received file before it is stored."""
-
-    incoming: Incoming
-
-    def __call__(self, order: Order, call: Call) -> Made:
-        """The file that is to be stored."""
+    def _received(self, order: Order, call: Call) -> Path:
+        """The received file."""
         call.tell(20, Status.PROCESSING)
-        path = self.incoming.path(order.input_ref or "")
+        path = self.shop.incoming.path(order.input_ref or "")
         if not path.exists():
-            raise ExecutorError(ErrorCode.PROCESSOR_FAILED, "the received file is gone", transient=False)
-        return Made(path)
+            raise ProcessorError("the received file is gone")
+        return path
+
+    def _film(self, order: Order, call: Call, scratch: Path) -> Path:
+        """A received film, smaller."""
+        source = self._received(order, call)
+        is_new = self.note_hash(order.owner_id, int(order.task_id), _hash(source, call))
+        if not is_new:
+            return source
+        low, high = _COMPRESSING
+        telling = _Telling(call, Status.COMPRESSING, low, high)
+        return self._run(PROCESSORS["video.compress"], source, self.shop.film, scratch, call, telling)
+
+    def _processed(self, name: str, order: Order, call: Call, scratch: Path) -> Path:
+        """What a processor makes of a stored file."""
+        processor = PROCESSORS.get(name)
+        if processor is None:
+            raise ProcessorError(f"this worker has no processor {name}", transient=True)
+        options = _options(processor, json.loads(order.payload or "{}").get("options", {}))
+        source = self._fetched(order, scratch)
+        return self._run(processor, source, options, scratch, call, _Telling(call, Status.PROCESSING, 0.0, 100.0))
+
+    def _fetched(self, order: Order, scratch: Path) -> Path:
+        source = scratch / "source"
+        try:
+            self.shop.storage.fetch((order.input_ref or "").removeprefix(STORED), source)
+        except StorageError as exc:
+            raise ExecutorError(ErrorCode.STORAGE_ERROR, str(exc), transient=True) from exc
+        except OSError as exc:
+            raise TmpUnavailable(f"cannot write to tmp_dir: {exc.strerror}") from exc
+        return source
+
+    def _run(
+        self, processor: Processor[Any], source: Path, options: Options, scratch: Path, call: Call, telling: _Telling
+    ) -> Path:
+        work = scratch / "work"
+        work.mkdir(mode=0o700)
+        shop = Shop(work, call.check, telling.hear, self.shop.gate, self.shop.limits)
+        return processor.run(source, options, shop).path
 
 
-def order_of(claim: Claim) -> Order:
-    """What is to be done: the input's place in `input_ref`, options in the payload."""
-    return Order(
-        task_id=claim.task_id,
-        attempt=claim.attempt,
-        url=claim.target.base_url,
-        method="POST",
-        payload=claim.payload,
-        input_ref=claim.input_ref,
-        headers={},
-        timeout_s=claim.target.timeout_s,
-        max_bytes=claim.target.max_bytes,
-    )
+class _Telling:
+    """Passes on what a processor says of its progress, as a part of the whole, and not too often."""
+
+    def __init__(self, call: Call, word: str, low: float, high: float) -> None:
+        self._call, self._word = call, word
+        self._low, self._high = low, high
+        self._next = 0.0
+
+    def hear(self, progress: float, _word: str) -> None:
+        """Take 0-100."""
+        if monotonic() >= self._next:
+            self._next = monotonic() + _TELL_S
+            self._call.tell(floor(self._low + (self._high - self._low) * progress / 100), self._word)
 
 
-def mark(outcome: Outcome) -> Along | None:
-    """What the end of such work leaves elsewhere."""
-    match outcome.event:
-        case Event.DELIVER:
-            return lambda conn: _register(conn, outcome)
-        case Event.GIVE_UP:
-            return lambda conn: _fail(conn, outcome)
-        case _:
-            return None
+def _options(processor: Processor[Any], given: Mapping[str, Any]) -> Options:
+    try:
+        options: Options = processor.options.model_validate(given)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ProcessorError(f"options: {place}: {first['msg']}") from exc
+    return options
 
 
-def _register(conn: Connection, outcome: Outcome) -> str:
-    """The file is stored: it is complete, and so is its upload; returns the object where another has its content."""
-    claim, saved = outcome.claim, outcome.saved
-    upload = files.lock_upload(conn, tenant_id=claim.owner_id, upload_id=claim.id)
-    if upload is None:
-        return saved.key
-    received = upload["file_hash"] or saved.sha256
-    files.note_hash(conn, tenant_id=claim.owner_id, upload_id=claim.id, sha256=received)
-    file = NewFile(
-        creator=claim.creator,
-        sha256=received,
-        name=upload["filename"],
-        ext=saved.file_type,
-        content_type=saved.content_type,
-        size=upload["file_size"],
-        stored_size=saved.size_bytes or 0,
-        key=saved.key,
-        scene=upload["scene"],
-        upload_id=upload["upload_id"],
-        tags=upload["tags"],
-    )
-    found = files.insert_file(conn, tenant_id=claim.owner_id, file=file)
-    files.end_upload(
-        conn,
-        tenant_id=claim.owner_id,
-        upload_id=claim.id,
-        status=Status.COMPLETED,
-        oss_path=found.key,
-        identity=str(found.id),
-    )
-    return "" if found.key == saved.key else saved.key
-
-
-def _fail(conn: Connection, outcome: Outcome) -> str:
-    detail = outcome.failure.detail if outcome.failure else ""
-    claim = outcome.claim
-    files.end_upload(conn, tenant_id=claim.owner_id, upload_id=claim.id, status=Status.FAILED, error=detail)
-    return ""
+def _hash(path: Path, call: Call) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            call.check()
+            digest.update(piece)
+    return digest.hexdigest()

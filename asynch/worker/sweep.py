@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterator
 
 from asynch import db
 from asynch.domain.principal import Caller, Principal, Role
@@ -29,19 +30,29 @@ def sweep(pool: db.Pool, tmp: TmpDir) -> int:
     """
     now = time.time()
     old = [name for name, _, changed in tmp.listing() if now - changed > _YOUNG_S]
-    found = {name: parts for name in old if (parts := tmp.parts_of(name)) is not None}
-    removed = 0
-    names = sorted(found)
-    for start in range(0, len(names), _BATCH):
-        some = {name: found[name] for name in names[start : start + _BATCH]}
-        with db.connection(pool) as conn:
-            known = workers.known_files(conn, some)
-        for name in some.keys() - known:
-            tmp.remove(name)
-            removed += 1
+    removed = _remove_unknown(pool, tmp, old, tmp.remove) + _remove_unknown(
+        pool, tmp, tmp.scratches(), tmp.remove_scratch
+    )
     if removed:
         logger.info("removed left-over files", extra={"files": removed})
     return removed
+
+
+def _remove_unknown(pool: db.Pool, tmp: TmpDir, names: list[str], remove: Callable[[str], None]) -> int:
+    found = {name: parts for name in sorted(names) if (parts := tmp.parts_of(name)) is not None}
+    removed = 0
+    for some in _batches(list(found)):
+        with db.connection(pool) as conn:
+            known = workers.known_files(conn, {name: found[name] for name in some})
+        for name in set(some) - known:
+            remove(name)
+            removed += 1
+    return removed
+
+
+def _batches(names: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(names), _BATCH):
+        yield names[start : start + _BATCH]
 
 
 def sweep_incoming(pool: db.Pool, incoming: Incoming, *, part_ttl_s: float) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from asynch.incoming import read_host_id
 HEAD_BYTES = 64 * 1024
 _PIECE_BYTES = 1 << 20
 _RESULT_NAME = re.compile(r"(-?[0-9]{1,19})_([0-9]{1,19})_([0-9]{1,10})")
+_SCRATCH = ".scratch"  # with a dot: its directories are no results
 _BLOCK_MAX_S = 60.0
 
 
@@ -137,6 +139,26 @@ class TmpDir:
         """Remove a file; one that is gone is fine, and one that cannot be removed is the sweep's."""
         with suppress(OSError):
             (self.path / name).unlink(missing_ok=True)
+
+    def scratch(self, name: str) -> Path:
+        """A new empty directory for work on the result of this name; raises TmpUnavailable."""
+        path = self.path / _SCRATCH / name
+        try:
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir(parents=True, mode=0o700)
+        except OSError as exc:
+            raise TmpUnavailable(f"cannot create a directory in tmp_dir: {exc.strerror}") from exc
+        return path
+
+    def scratches(self) -> list[str]:
+        """The names whose directories are there."""
+        with suppress(FileNotFoundError):
+            return [entry.name for entry in os.scandir(self.path / _SCRATCH)]
+        return []
+
+    def remove_scratch(self, name: str) -> None:
+        """Remove such a directory; one that is gone is fine, and what cannot be removed is the sweep's."""
+        shutil.rmtree(self.path / _SCRATCH / name, ignore_errors=True)
 
     def may_start(self, open_calls: int) -> bool:
         """Whether a call may start: under tmp_max, and not just found full or unwritable.

@@ -12,7 +12,8 @@ from asynch.secretbox import SecretBox
 from asynch.service.letters import Letters
 from asynch.service.targets import bound_headers
 from asynch.store.queue import Along, Claim, Outcome
-from asynch.worker import processing
+from asynch.worker.processing import SCHEME
+from asynch.worker.registering import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ def trades(
     models: Executor,
     webhooks: Executor,
     local: Executor,
+    registry: Registry,
     box: SecretBox,
     progress_url: Callable[[Claim], str],
     letters: Letters,
@@ -42,7 +44,7 @@ def trades(
         "https": model,
         "webhook+http": webhook,
         "webhook+https": webhook,
-        processing.SCHEME: Trade(processing.order_of, local, processing.mark),
+        SCHEME: Trade(_work_order, local, registry.mark),
     }
 
 
@@ -76,4 +78,20 @@ def _delivery_order(letters: Letters, claim: Claim) -> Order:
         timeout_s=claim.target.timeout_s,
         max_bytes=claim.target.max_bytes,
         idempotency_key=letter.id,
+    )
+
+
+def _work_order(claim: Claim) -> Order:
+    """The input's place is in `input_ref`, options are in the payload."""
+    return Order(
+        task_id=claim.task_id,
+        attempt=claim.attempt,
+        url=claim.target.base_url,
+        method="POST",
+        payload=claim.payload,
+        input_ref=claim.input_ref,
+        headers={},
+        timeout_s=claim.target.timeout_s,
+        max_bytes=claim.target.max_bytes,
+        owner_id=claim.owner_id,
     )

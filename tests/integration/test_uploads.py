@@ -137,6 +137,17 @@ def test_the_same_content_twice_at_once_is_one_file(api: Api, dsn: str) -> None:
     assert len(files) == 1
 
 
+@pytest.mark.parametrize(
+    "body",
+    [os.urandom(500_000), b"\r\n" * 200_000, b"\r" + b"x" * 300_000 + b"\r\n--", b"\n--\r" * 100_000, b"-" * 400_000],
+)
+def test_whatever_the_bytes_are_they_arrive(api: Api, dsn: str, body: bytes) -> None:
+    sent = PNG + body
+    task_id = send(api, sent).json()["task_id"]
+    with working(api.live, dsn):
+        assert stored(api, completed(api, task_id)) == sent
+
+
 def test_a_type_is_told_by_content_not_by_name(api: Api) -> None:
     told = refused(send(api, b"MZ\x90\0" + bytes(100), "cat.png"), 415)
 

@@ -1,0 +1,104 @@
+"""What the end of work on files leaves besides its task's row: files, covers, uploads, and the work that follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asynch.db import Connection, Row
+from asynch.domain.states import Event
+from asynch.domain.uploads import Status
+from asynch.service.lanes import COVER, UPLOAD, UPLOAD_FILM, ensure_lane, processor_lane
+from asynch.store import files, news
+from asynch.store.files import FileAt, NewFile, NewWork
+from asynch.store.queue import Along, Outcome
+from asynch.worker.processing import SCHEME, STORED
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Writes it, in the transaction of the move that it belongs to."""
+
+    covers: bool  #: whether a stored film gets one
+
+    def mark(self, outcome: Outcome) -> Along | None:
+        """What this outcome leaves elsewhere."""
+        work = outcome.claim.target.base_url.removeprefix(f"{SCHEME}:")
+        is_upload = work in (UPLOAD, UPLOAD_FILM)
+        match outcome.event:
+            case Event.DELIVER if is_upload:
+                return lambda conn: self._register(conn, outcome)
+            case Event.DELIVER if work == COVER:
+                return lambda conn: _put_cover(conn, outcome)
+            case Event.GIVE_UP if is_upload:
+                return lambda conn: _fail(conn, outcome)
+            case _:
+                return None
+
+    def _register(self, conn: Connection, outcome: Outcome) -> str:
+        """The file is stored, so its upload is complete; returns the object where another file has its content."""
+        claim, saved = outcome.claim, outcome.saved
+        upload = files.lock_upload(conn, tenant_id=claim.owner_id, upload_id=claim.id)
+        if upload is None:
+            return saved.key
+        file = _file_of(upload, outcome)
+        files.note_hash(conn, tenant_id=claim.owner_id, upload_id=claim.id, sha256=file.sha256)
+        found = files.insert_file(conn, tenant_id=claim.owner_id, file=file)
+        files.end_upload(
+            conn,
+            tenant_id=claim.owner_id,
+            upload_id=claim.id,
+            status=Status.COMPLETED,
+            oss_path=found.key,
+            identity=str(found.id),
+        )
+        if found.key != saved.key:
+            return saved.key
+        if self.covers and saved.content_type.startswith("video/"):
+            _have_cover(conn, outcome, found)
+        return ""
+
+
+def _file_of(upload: Row, outcome: Outcome) -> NewFile:
+    saved = outcome.saved
+    return NewFile(
+        creator=outcome.claim.creator,
+        sha256=upload["file_hash"] or saved.sha256,
+        name=upload["filename"],
+        ext=saved.file_type,
+        content_type=saved.content_type,
+        size=upload["file_size"],
+        stored_size=saved.size_bytes or 0,
+        key=saved.key,
+        scene=upload["scene"],
+        upload_id=upload["upload_id"],
+        tags=upload["tags"],
+    )
+
+
+def _have_cover(conn: Connection, outcome: Outcome, file: FileAt) -> None:
+    claim = outcome.claim
+    lane_id = ensure_lane(conn, tenant_id=claim.owner_id, lane=processor_lane(COVER))
+    work = NewWork(
+        lane_id=lane_id,
+        input_ref=f"{STORED}{file.key}",
+        payload="{}",
+        creator=claim.creator,
+        parent_id=file.id,
+        trace_context=claim.trace_context,
+    )
+    files.insert_work(conn, work)
+    news.announce(conn, {lane_id})
+
+
+def _put_cover(conn: Connection, outcome: Outcome) -> str:
+    """Returns the object that nobody needs: a former cover, or this one where the file is gone."""
+    claim, key = outcome.claim, outcome.saved.key
+    former = files.put_cover(conn, tenant_id=claim.owner_id, task_id=claim.id, key=key)
+    return key if former is None else former
+
+
+def _fail(conn: Connection, outcome: Outcome) -> str:
+    detail = outcome.failure.detail if outcome.failure else ""
+    claim = outcome.claim
+    files.end_upload(conn, tenant_id=claim.owner_id, upload_id=claim.id, status=Status.FAILED, error=detail)
+    return ""
