@@ -160,6 +160,21 @@ def test_a_film_whose_end_is_missing_fails(bench: Bench, film: Path, clips: Path
         bench.run("video.compress", cut)
 
 
+def test_a_film_of_slides_is_whole(bench: Bench, clips: Path) -> None:
+    """Its encoder is many seconds behind when it ends."""
+    ffmpeg("-f", "lavfi", "-i", "testsrc=s=64x64:d=40:r=1/5", "-pix_fmt", "yuv420p", path := clips / "slides.mp4")
+
+    assert bench.run("video.compress", path, keep="always").facts["duration_s"] == pytest.approx(40, abs=0.1)
+
+
+def test_a_film_that_does_not_tell_its_duration_is_made(bench: Bench, film: Path, clips: Path) -> None:
+    """As browsers record them."""
+    ffmpeg("-i", film, "-c", "copy", "-f", "matroska", "-live", "1", path := clips / "live.mkv")
+    assert bench.run("media.probe", path).facts["duration_s"] is None
+
+    assert bench.run("video.compress", path, keep="always").facts["duration_s"] == pytest.approx(4, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("form", "codecs"), [("mp4", ("h264", "aac")), ("mkv", ("h264", "aac")), ("webm", ("vp9", "opus"))]
 )
