@@ -176,7 +176,7 @@ def test_a_film_over_the_cpu_limit_fails_for_good(make_bench: MakeBench, long_fi
 
 
 def test_a_film_over_the_memory_limit_fails(make_bench: MakeBench, clips: Path) -> None:
-    ffmpeg("-f", "lavfi", "-i", "color=gray:s=7680x4320:d=0.2:r=10", *H264, path := clips / "large.mp4")
+    ffmpeg("-f", "lavfi", "-i", "color=gray:s=3840x2160:d=0.5:r=10", *H264, path := clips / "large.mp4")
 
     with pytest.raises(ProcessorError, match="more than 200 MiB of memory"):
         make_bench(limits=Limits(deadline_s=30, memory_bytes=200 * MIB)).run("video.compress", path)
