@@ -116,7 +116,7 @@ def odd_film(clips: Path) -> Path:
 def long_film(clips: Path) -> Path:
     """A film that takes a while to encode and little to store."""
     path = clips / "long.mp4"
-    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x360:d=25:r=25", *H264, "-g", "1000", "-crf", "45", path)
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x360:d=16:r=25", *H264, "-g", "1000", "-crf", "45", path)
     return path
 
 

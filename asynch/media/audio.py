@@ -11,7 +11,7 @@ from pydantic import Field
 from asynch.errors import ProcessorError
 from asynch.media import Options, Piece, Product
 from asynch.media.ffmpeg import STRIPPED, THREADS, encode
-from asynch.media.probe import probe
+from asynch.media.probe import measure, probe
 from asynch.media.video import Bitrate, downmix
 
 
@@ -49,6 +49,7 @@ def transcode(piece: Piece, options: Transcode) -> Product:
     rate = ["-b:a", options.bitrate] if target.lossy else []
     args: list[str | Path] = ["-map", "0:a:0", "-vn", *STRIPPED, "-threads", str(THREADS)]
     args += [*target.encoder, *rate, *downmix(found), *target.muxer, path]
-    done_s = encode(piece, args, found.duration_s, "encoding")
-    found.check_whole(done_s)
-    return Product(path, target.content_type, options.format, {"duration_s": done_s, "kept": False})
+    encode(piece, args, found.duration_s)
+    made = measure(piece, path, options.format)
+    found.check_whole(made)
+    return Product(path, target.content_type, options.format, {"duration_s": made.duration_s, "kept": False})

@@ -92,8 +92,8 @@ def _at(piece: Piece, found: Probe, size: tuple[int, int], at_s: float) -> Frame
         for back_s in BACK_S:
             if frame := _frame(piece, found, size, max(0.0, at_s - back_s), 1):
                 return frame
-    end = f" ({found.duration_s:g} s)" if found.duration_s is not None else ""
-    raise ProcessorError(f"{at_s:g} s is beyond the end{end}")
+        raise ProcessorError(f"no frame can be decoded at {at_s:g} s")
+    raise ProcessorError(f"{at_s:g} s is beyond the end ({found.duration_s:g} s)")
 
 
 def _frame(piece: Piece, found: Probe, size: tuple[int, int], at_s: float, window: int) -> Frame | None:

@@ -83,36 +83,34 @@ def run_ffmpeg(
     return ran
 
 
-def encode(piece: Piece, args: Sequence[str | Path], duration_s: float | None, word: str) -> float:
-    """Run ffmpeg and tell its progress, from 5 to 95 % of the run, against `duration_s`; seconds encoded.
+def encode(piece: Piece, args: Sequence[str | Path], duration_s: float | None) -> None:
+    """Run ffmpeg and tell its progress, from 5 to 95 % of the run, against `duration_s`.
 
     Where the length is not known, the progress stays at its beginning.
     """
-    watch = _Watch(piece, duration_s, word)
+    watch = _Watch(piece, duration_s)
     run_ffmpeg(piece, ["-progress", "pipe:1", *args], on_output=watch.hear)
-    return watch.done_s
 
 
 class _Watch:
     """How far an encoding is, by what `-progress` says; the time goes back at times, the progress does not."""
 
-    def __init__(self, piece: Piece, duration_s: float | None, word: str) -> None:
-        self.done_s = 0.0
+    def __init__(self, piece: Piece, duration_s: float | None) -> None:
         self._piece = piece
         self._duration_s = duration_s
-        self._word = word
+        self._percent = 5.0
         self._rest = b""
-        piece.shop.progress(5.0, word)
+        piece.shop.progress(self._percent, "encoding")
 
     def hear(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             found = re.fullmatch(rb"out_time_us=([0-9]{1,18})\s*", line)
-            if found and (now_s := int(found[1]) / 1e6) > self.done_s:
-                self.done_s = now_s
-                if self._duration_s:
-                    part = min(1.0, now_s / self._duration_s)
-                    self._piece.shop.progress(5.0 + 90.0 * part, self._word)
+            if found and self._duration_s:
+                percent = 5.0 + 90.0 * min(1.0, int(found[1]) / 1e6 / self._duration_s)
+                if percent > self._percent:
+                    self._percent = percent
+                    self._piece.shop.progress(percent, "encoding")
 
 
 def _command(piece: Piece, args: Sequence[str | Path], seek_s: float) -> list[str | Path]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from asynch.domain.filetype import FileType
 from asynch.errors import ProcessorError
 from asynch.media import Piece
 from asynch.media.ffmpeg import run_ffmpeg
@@ -58,8 +60,8 @@ class Probe:
         """The picture that `box` tells of, as ffmpeg names it."""
         return "V:0" if self.picture else "v:0"
 
-    def check_whole(self, done_s: float) -> None:
-        """ProcessorError when an encoding of the whole ended well before the duration that the file told.
+    def check_whole(self, made: Probe) -> None:
+        """ProcessorError when what was made of the whole ends well before the duration that the file told.
 
         ffmpeg takes an early end of most formats for the end. Formats that do not tell their duration in the
         beginning (Ogg, MPEG-TS, raw AAC, MP3 without a table, and WAV, whose size ffmpeg takes from the disk)
@@ -67,8 +69,9 @@ class Probe:
         """
         if self.duration_s is None or self.guessed:
             return
-        if done_s < self.duration_s - max(MISSING_S, MISSING_PART * self.duration_s):
-            raise ProcessorError(f"the file is cut off: {done_s:.1f} s of {self.duration_s:.1f} s can be read")
+        least_s = self.duration_s - max(MISSING_S, MISSING_PART * self.duration_s)
+        if (made_s := made.duration_s or 0.0) < least_s:
+            raise ProcessorError(f"the file is cut off: {made_s:.1f} s of {self.duration_s:.1f} s can be read")
 
 
 def probe(piece: Piece) -> Probe:
@@ -77,7 +80,6 @@ def probe(piece: Piece) -> Probe:
     Read from the head of two `framecrc` files, a format made for comparing by programs: the streams as they are,
     and the first frames as decoded, turned upright. Only the duration is not told there.
     """
-    piece.shop.progress(1.0, "probing")
     streams, frames = piece.shop.scratch / "streams", piece.shop.scratch / "frames"
     as_they_are = ["-map", "0:V:0?", "-map", "0:a:0?", "-map", "0:v:0?", "-c", "copy", "-t", "0"]
     decoded = ["-map", "0:V:0?", "-map", "0:v:0?", "-map", "0:a:0?", "-frames:v", "1", "-frames:a", "1"]
@@ -95,6 +97,11 @@ def probe(piece: Piece) -> Probe:
         sound=sounds[0] if sounds else None,
         art=boxes[0] if boxes and not moving else None,
     )
+
+
+def measure(piece: Piece, path: Path, ext: str) -> Probe:
+    """The same of what was made of it: the time that an encoder tells of is short by the frames it reorders."""
+    return probe(replace(piece, source=path, type=FileType(ext, "")))
 
 
 def _heads(text: str) -> list[Mapping[str, str]]:

@@ -12,7 +12,7 @@ from asynch.errors import ProcessorError
 from asynch.media import Options, Piece, Product
 from asynch.media.ffmpeg import DEMUXERS, STRIPPED, THREADS, encode
 from asynch.media.picture import FORMATS
-from asynch.media.probe import Probe, probe
+from asynch.media.probe import Probe, measure, probe
 
 Side = Annotated[int, Field(ge=16, le=7680)]
 Bitrate = Annotated[str, Field(pattern=r"^(?:[3-9][0-9]|[12][0-9]{2}|3[01][0-9]|320)k$")]
@@ -82,11 +82,11 @@ def _film(piece: Piece, ext: str, options: Compress | Transcode) -> Product:
     args: list[str | Path] = ["-map", "0:V:0", "-map", "0:a:0?", *STRIPPED, "-threads", str(THREADS)]
     args += [*target.video, "-crf", str(options.crf), "-vf", f"scale={width}:{height},setsar=1,format=yuv420p"]
     args += [*target.audio, "-b:a", options.audio_bitrate, *downmix(found), *target.muxer, path]
-    done_s = encode(piece, args, found.duration_s, "encoding")
-    found.check_whole(done_s)
-    return Product(
-        path, target.content_type, ext, {"width": width, "height": height, "duration_s": done_s, "kept": False}
-    )
+    encode(piece, args, found.duration_s)
+    made = measure(piece, path, ext)
+    found.check_whole(made)
+    told = {"width": width, "height": height, "duration_s": made.duration_s, "kept": False}
+    return Product(path, target.content_type, ext, told)
 
 
 def downmix(found: Probe) -> list[str]:

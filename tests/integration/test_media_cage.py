@@ -23,7 +23,7 @@ from asynch.domain.filetype import UNKNOWN
 from asynch.errors import CallCut, CutReason, ProcessorError, TmpUnavailable
 from asynch.media import Gate, Limits, Piece, cage
 from asynch.media.caged import Ran, run_caged
-from tests.clips import Bench, MakeBench, ffmpeg
+from tests.clips import H264, Bench, MakeBench, ffmpeg
 from tests.rows import until
 
 MIB = 1 << 20
@@ -175,9 +175,11 @@ def test_a_film_over_the_cpu_limit_fails_for_good(make_bench: MakeBench, long_fi
     assert not caught.value.transient
 
 
-def test_a_film_over_the_memory_limit_fails(make_bench: MakeBench, long_film: Path) -> None:
-    with pytest.raises(ProcessorError, match="more than 220 MiB of memory"):
-        make_bench(limits=Limits(deadline_s=30, memory_bytes=220 * MIB)).run("video.compress", long_film)
+def test_a_film_over_the_memory_limit_fails(make_bench: MakeBench, clips: Path) -> None:
+    ffmpeg("-f", "lavfi", "-i", "color=gray:s=3840x2160:d=0.5:r=10", *H264, path := clips / "large.mp4")
+
+    with pytest.raises(ProcessorError, match="more than 200 MiB of memory"):
+        make_bench(limits=Limits(deadline_s=30, memory_bytes=200 * MIB)).run("video.compress", path)
 
 
 def test_a_picture_over_the_memory_limit_fails(make_bench: MakeBench, clips: Path) -> None:

@@ -88,8 +88,14 @@ def fails(bench: Bench, name: str, source: Path) -> str:
 def test_a_hostile_film_fails(bench: Bench, tmp_path: Path, kind: str) -> None:
     (source := tmp_path / "source").write_bytes(FILMS[kind])
 
-    for name in FILM_ACTS:
-        fails(bench, name, source)
+    fails(bench, "video.compress", source)
+
+
+@pytest.mark.parametrize("name", FILM_ACTS)
+def test_whatever_is_asked_of_a_disguised_playlist_fails(bench: Bench, tmp_path: Path, name: str) -> None:
+    (source := tmp_path / "source").write_bytes(FILMS["avi_then_playlist"])
+
+    fails(bench, name, source)
 
 
 @pytest.mark.parametrize("kind", PICTURES)
@@ -164,7 +170,7 @@ def test_a_spoilt_file_gives_a_product_or_a_reason(
     spoil: Callable[[bytes, random.Random], bytes],
 ) -> None:
     whole = request.getfixturevalue(kind).read_bytes()
-    for seed in range(2):
-        (source := tmp_path / "source").write_bytes(spoil(whole, random.Random(seed)))
-        with suppress(ProcessorError):
-            assert bench.run("video.cover", source).path.stat().st_size > 0
+    (source := tmp_path / "source").write_bytes(spoil(whole, random.Random(7)))
+
+    with suppress(ProcessorError):
+        assert bench.run("video.cover", source).path.stat().st_size > 0
