@@ -139,7 +139,7 @@ def _draw(piece: Piece, act: str, **told: Any) -> dict[str, Any]:
     """Let Pillow do one act in its cage; the facts."""
     kind = FORMATS.get(piece.type.ext)
     if kind is None:
-        raise ProcessorError(f"no picture that can be read, but {piece.type.content_type}")
+        raise ProcessorError(f"{piece.type.content_type} is no picture that can be read here")
     piece.shop.progress(5.0, "drawing")
     order = {"act": act, "source": str(piece.source), "formats": [kind], **told}
     ran = run_caged([sys.executable, "-I", "-B", _BRUSH, json.dumps(order)], piece)
