@@ -469,6 +469,7 @@ CREATE TABLE IF NOT EXISTS asynch_upload (
     metadata            text NOT NULL DEFAULT '',      -- of a resumable one, as its sender gave it
     tmp_host            text NOT NULL DEFAULT '',      -- where the bytes of a resumable one are
     upload_headers      text NOT NULL DEFAULT '',      -- of its sender, sealed, until all bytes are there
+    parts               integer NOT NULL DEFAULT 0,    -- objects that its sender puts into storage himself
     created_at          timestamptz NOT NULL DEFAULT now(),
     updated_at          timestamptz NOT NULL DEFAULT now(),
     completed_at        timestamptz,
@@ -476,6 +477,8 @@ CREATE TABLE IF NOT EXISTS asynch_upload (
     CONSTRAINT asynch_upload_status CHECK (status IN
         ('pending', 'received', 'processing', 'compressing', 'uploading_oss', 'completed', 'failed'))
 );
+-- Finds those whose bytes never came.
+CREATE INDEX IF NOT EXISTS asynch_upload_pending ON asynch_upload (created_at) WHERE status = 'pending';
 -- Lists a user's own, the newest first.
 CREATE INDEX IF NOT EXISTS asynch_upload_user ON asynch_upload (tenant_id, "user", id);
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from asynch.domain.filetype import HEAD_BYTES, FileType, sniff
+from asynch.domain.filetype import FileType, sniff_file
 from asynch.errors import AsynchError, TmpUnavailable
 
 _PIECE_BYTES = 1 << 20
@@ -65,9 +65,7 @@ class Partial:
     @property
     def kind(self) -> FileType:
         """What it is as far as it goes. FileNotFoundError."""
-        with self.path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-        return sniff(head, whole=len(head) < HEAD_BYTES)
+        return sniff_file(self.path)
 
     def take_over(self) -> int:
         """End the turn of whoever writes; the offset. FileNotFoundError, TmpUnavailable."""

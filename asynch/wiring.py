@@ -125,6 +125,7 @@ def worker_setup(settings: Settings) -> Setup:
         op_log_retention_s=settings.cleaner.op_log_retention,
         tmp_host_grace_s=worker.tmp_host_grace,
         delete_results=settings.cleaner.delete_results,
+        part_ttl_s=settings.uploads.part_ttl,
     )
     egress, loopback = settings.egress, settings.egress_allow_loopback
     tmp = TmpDir(settings.tmp_path, max_bytes=worker.tmp_max)
@@ -156,6 +157,7 @@ def worker_setup(settings: Settings) -> Setup:
             Gate(settings.tmp_path / ".media", settings.media_processes),
             MediaLimits(output_bytes=settings.uploads.max_size),
             Compress.model_validate(settings.media.model_dump(include={"crf", "audio_bitrate", "keep"})),
+            settings.uploads.types,
         ),
         registry=Registry(settings.uploads.covers),
         follower=http,

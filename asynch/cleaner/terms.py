@@ -15,4 +15,5 @@ class Terms:
     op_log_retention_s: float
     tmp_host_grace_s: float
     delete_results: bool
+    part_ttl_s: float = 86_400.0
     batch: int = 1000  #: rows a transaction, so that no lock is held for long

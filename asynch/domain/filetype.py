@@ -10,6 +10,7 @@ import codecs
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 #: what a caller should read of a longer file; every signature below lies within it
 HEAD_BYTES = 65536
@@ -100,6 +101,13 @@ def sniff(head: bytes, *, whole: bool) -> FileType:
         return FileType("txt", "text/plain; charset=utf-16")
     text = _text(head, "utf-8", whole)
     return _binary(head) if text is None else _textual(text, whole)
+
+
+def sniff_file(path: Path) -> FileType:
+    """Name the type of a whole file. OSError."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return sniff(head, whole=len(head) < HEAD_BYTES)
 
 
 def _text(head: bytes, encoding: str, whole: bool) -> str | None:

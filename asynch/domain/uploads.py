@@ -97,3 +97,20 @@ def is_among(content_type: str, patterns: Collection[str]) -> bool:
     """Whether a type fits one of the patterns, such as image/*; its parameters do not count."""
     bare = content_type.partition(";")[0].strip().lower()
     return any(fnmatchcase(bare, pattern.lower()) for pattern in patterns)
+
+
+def staged_keys(tenant_id: int, upload_id: int, parts: int) -> list[str]:
+    """Where a sender puts the parts of a file into storage himself."""
+    name = staged_name(tenant_id, upload_id)
+    return [name] if parts == 1 else [f"{name}.{number}" for number in range(1, parts + 1)]
+
+
+def staged_name(tenant_id: int, upload_id: int) -> str:
+    """What such a file is called until it is confirmed."""
+    return f"{tenant_id}/direct/{upload_id}"
+
+
+def staged_id(name: str, tenant_id: int) -> int:
+    """The upload of such a name; 0, which none has, for another tenant's and for what is none."""
+    found = re.fullmatch(r"([0-9]{1,19})/direct/([0-9]{1,19})", name)
+    return int(found[2]) if found and int(found[1]) == tenant_id and int(found[2]) < 2**63 else 0

@@ -9,6 +9,8 @@ from asynch.store.files import NewLane
 
 #: What hands a received file on to storage as it is, and what makes a film smaller before.
 UPLOAD, UPLOAD_FILM = "upload", "upload.film"
+#: What takes in a file that its sender has put into storage himself.
+UPLOAD_STAGED = "upload.staged"
 COVER = "video.cover"
 _HOUR_S = 3600
 _SCHEDULE_S = (5, 60, 600)
@@ -20,6 +22,11 @@ def upload_lane(tmp_host: str, *, film: bool) -> NewLane:
     work = UPLOAD_FILM if film else UPLOAD
     timeout_s = 12 * _HOUR_S if film else _HOUR_S
     return NewLane(f"{work}@{tmp_host}", f"local:{work}", _AT_ONCE, timeout_s, _SCHEDULE_S, tmp_host)
+
+
+def staged_lane() -> NewLane:
+    """Where files that are in storage are taken in, by any worker."""
+    return NewLane(UPLOAD_STAGED, f"local:{UPLOAD_STAGED}", _AT_ONCE, 12 * _HOUR_S, _SCHEDULE_S)
 
 
 def processor_lane(name: str) -> NewLane:

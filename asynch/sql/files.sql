@@ -20,9 +20,9 @@ ON CONFLICT (tenant_id, sha256) DO NOTHING RETURNING id, key
 
 -- insert_upload --
 INSERT INTO asynch_upload (tenant_id, "user", filename, file_hash, file_size, content_type, status, oss_path,
-    repository_identity, scene, upload_id, tags, metadata, tmp_host, upload_headers, completed_at, duration)
+    repository_identity, scene, upload_id, tags, metadata, tmp_host, upload_headers, parts, completed_at, duration)
 VALUES (%(tenant_id)s, %(user)s, %(filename)s, %(file_hash)s, %(file_size)s, %(content_type)s, %(status)s, %(oss_path)s,
-    %(identity)s, %(scene)s, %(upload_id)s, %(tags)s::text[], %(metadata)s, %(tmp_host)s, %(upload_headers)s, CASE %(identity)s WHEN '' THEN NULL ELSE now() END,
+    %(identity)s, %(scene)s, %(upload_id)s, %(tags)s::text[], %(metadata)s, %(tmp_host)s, %(upload_headers)s, %(parts)s, CASE %(identity)s WHEN '' THEN NULL ELSE now() END,
     CASE %(identity)s WHEN '' THEN NULL ELSE 0 END)
 RETURNING id
 
@@ -33,13 +33,14 @@ SET status = %(status)s, error_msg = %(error_msg)s, oss_path = %(oss_path)s, rep
 WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s AND u.status NOT IN ('completed', 'failed')
 
 -- note_received --
--- All bytes of a resumable upload are there; no row where it was noted before, or has ended.
+-- All bytes of an upload are there; no row where it was noted before, or has ended.
 WITH whole AS MATERIALIZED (
     SELECT u.tenant_id, u.id, u."user", u.upload_headers FROM asynch_upload u
     WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s AND u.status = 'pending' FOR UPDATE
 )
 UPDATE asynch_upload u
-SET status = 'received', content_type = %(content_type)s, upload_headers = '', updated_at = now()
+SET status = 'received', content_type = %(content_type)s, scene = coalesce(%(scene)s::text, u.scene), upload_headers = '',
+    updated_at = now()
 FROM whole w WHERE u.tenant_id = w.tenant_id AND u.id = w.id
 RETURNING w."user", w.upload_headers
 
@@ -90,6 +91,21 @@ WHERE u.status = 'pending' OR (u.status NOT IN ('completed', 'failed') AND NOT t
 SELECT u.tenant_id, u.id, u.file_size FROM unnest(%(tenants)s::bigint[], %(ids)s::bigint[]) AS k(tenant_id, id)
 JOIN asynch_upload u ON u.tenant_id = k.tenant_id AND u.id = k.id
 WHERE u.status = 'pending'
+
+-- expire_uploads --
+-- Fails uploads into storage that were never confirmed, and those whose host has not been heard of since.
+WITH due AS MATERIALIZED (
+    SELECT u.tenant_id, u.id FROM asynch_upload u
+    WHERE u.status = 'pending' AND u.created_at < now() - make_interval(secs => %(ttl_s)s)
+      AND (u.parts > 0 OR NOT EXISTS (
+          SELECT 1 FROM asynch_host h WHERE h.id = u.tmp_host AND h.seen_at > now() - make_interval(secs => %(ttl_s)s)))
+    ORDER BY u.created_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
+)
+UPDATE asynch_upload u
+SET status = 'failed', error_msg = 'its bytes did not come in time', updated_at = now(), completed_at = now(),
+    duration = extract(epoch FROM now() - u.created_at), upload_headers = ''
+FROM due d WHERE u.tenant_id = d.tenant_id AND u.id = d.id
+RETURNING u.tenant_id, u.id, u.parts
 
 -- insert_lane --
 -- A lane of the system's own work.

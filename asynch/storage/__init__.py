@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Storage(Protocol):
@@ -45,3 +45,14 @@ class Storage(Protocol):
 
     def check(self) -> str:
         """Write, read and delete a small object, as `asynch check` and /readyz do; returns what was done, in words."""
+
+
+@runtime_checkable
+class Inviting(Protocol):
+    """A store into which others may put an object, past this service."""
+
+    def invite(self, key: str, *, size: int, ttl_s: float) -> str:
+        """A URL that takes the object by PUT for so long, and, where the store can tell, no more than `size` bytes."""
+
+    def size(self, key: str) -> int | None:
+        """How many bytes the object has; None where there is none."""

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from time import monotonic, time
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
-from asynch.errors import Forbidden, NotFound, SettingsError, StorageError
+from asynch.errors import Forbidden, NotFound, SettingsError, StorageError, TooLarge
 
 #: no segment begins with a dot: neither `..` nor the store's own files can be named
 _SEGMENT = r"[A-Za-z0-9_=+@~-][A-Za-z0-9._=+@~-]{0,254}"
@@ -180,6 +180,48 @@ class LocalStorage:
             with suppress(FileNotFoundError, NotADirectoryError):
                 target.unlink()
             self._prune(target)
+
+    def invite(self, key: str, *, size: int, ttl_s: float) -> str:
+        """A URL of this service, signed for this object and so many bytes."""
+        _check_key(key)
+        expires, most = str(int(time() + ttl_s)), str(size)
+        signature = _sign(self._signing_keys[0], "PUT", key, expires, most)
+        return f"{self._base_url}/files/{quote(key)}?expires={expires}&size={most}&signature={signature}"
+
+    def accept(self, key: str, args: Mapping[str, str], pieces: Iterable[bytes]) -> None:
+        """Store what comes by such a URL, whole or not at all.
+
+        Forbidden if it was altered or is too old, TooLarge before more is written than it allows.
+        """
+        expires, most = args.get("expires", ""), args.get("size", "")
+        given, fields = args.get("signature", "").encode(errors="replace"), ("PUT", key, expires, most)
+        if not any(hmac.compare_digest(_sign(each, *fields).encode(), given) for each in self._signing_keys):
+            raise Forbidden("The link is unsigned or was altered.", code="link_invalid")
+        if int(expires) <= time():
+            raise Forbidden("The link has expired.", code="link_expired")
+        part = self._parts / f"{uuid4().hex}.part"
+        try:
+            with _wrapped(f"accept {key}"):
+                file = part.open("xb")
+            with file:
+                for piece in pieces:
+                    if file.tell() + len(piece) > int(most):
+                        raise TooLarge(f"At most {most} bytes are expected.", limitBytes=int(most))
+                    with _wrapped(f"accept {key}"):
+                        file.write(piece)
+            with _wrapped(f"accept {key}"):
+                _fsync(part)
+                changed = self._place(part, self._path(key))
+                for directory in changed:
+                    _fsync(directory)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def size(self, key: str) -> int | None:
+        """How many bytes the object has."""
+        with _wrapped(f"look for {key}"):
+            path = self._path(key)
+            return path.stat().st_size if path.is_file() else None
 
     def exists(self, key: str) -> bool:
         """Whether the object is there."""

@@ -143,6 +143,22 @@ class MinioStorage:
         with _wrapped(f"look for {key}"):
             return self._find(key) is not None
 
+    def invite(self, key: str, *, size: int, ttl_s: float) -> str:  # noqa: ARG002 - it takes what comes
+        """Presign a PUT."""
+        with _wrapped(f"sign {key}"):
+            self._make_bucket()
+            return self._signer.presigned_put_object(
+                bucket_name=self._bucket,
+                object_name=key,
+                expires=timedelta(seconds=min(ttl_s, _LONGEST_TTL_S)),
+            )
+
+    def size(self, key: str) -> int | None:
+        """How many bytes the object has."""
+        with _wrapped(f"look for {key}"):
+            found = self._find(key)
+            return None if found is None else found.size
+
     def sweep(self, older_than_s: float) -> int:  # noqa: ARG002 - the protocol's
         """Nothing: parts of a put whose process died are removed by a lifecycle rule of the bucket."""
         return 0

@@ -27,6 +27,7 @@ class NewUpload:
     metadata: str = ""  #: of a resumable one, as its sender gave it
     tmp_host: str = ""  #: where the bytes of a resumable one are
     upload_headers: str = field(default="", repr=False)  #: of its sender, sealed
+    parts: int = 0  #: objects that its sender puts into storage himself
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +149,11 @@ class Sender:
     upload_headers: str = field(repr=False)
 
 
-def note_received(conn: Connection, *, tenant_id: int, upload_id: int, content_type: str) -> Sender | None:
-    """All bytes of a resumable upload are there; None where that was noted before, or it has ended."""
-    found = db.row(conn, "note_received", tenant_id=tenant_id, id=upload_id, content_type=content_type)
+def note_received(
+    conn: Connection, *, tenant_id: int, upload_id: int, content_type: str, scene: str | None = None
+) -> Sender | None:
+    """All bytes of an upload are there; None where that was noted before, or it has ended."""
+    found = db.row(conn, "note_received", tenant_id=tenant_id, id=upload_id, content_type=content_type, scene=scene)
     return None if found is None else Sender(found["user"], found["upload_headers"])
 
 
@@ -204,6 +207,12 @@ def pending_uploads(conn: Connection, uploads: Sequence[tuple[int, int]]) -> dic
     tenants, ids = [tenant for tenant, _ in uploads], [upload for _, upload in uploads]
     found = db.rows(conn, "pending_uploads", tenants=tenants, ids=ids)
     return {(r["tenant_id"], r["id"]): r["file_size"] for r in found}
+
+
+def expire_uploads(conn: Connection, *, ttl_s: float, most: int) -> list[tuple[int, int, int]]:
+    """Fail uploads whose bytes never came; tenant, id and parts of each."""
+    found = db.rows(conn, "expire_uploads", ttl_s=ttl_s, most=most)
+    return [(r["tenant_id"], r["id"], r["parts"]) for r in found]
 
 
 def insert_lane(conn: Connection, *, tenant_id: int, lane: NewLane) -> None:

@@ -130,9 +130,9 @@ class Failure:
     retryable: bool
 
 
-#: Writes what belongs to a move, in its transaction, where the claim still held; returns the address of an object that
-#: nobody needs after all, or nothing.
-Along = Callable[[Connection], str]
+#: Writes what belongs to a move, in its transaction, where the claim still held; returns the addresses of objects that
+#: nobody needs after it.
+Along = Callable[[Connection], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +322,7 @@ class Settled:
 
     at: datetime  #: by the database's clock
     told_lane: int | None  #: where a callback of the task's end waits to be delivered
-    unneeded: str = ""  #: the address of an object that nobody needs after all
+    unneeded: Sequence[str] = ()  #: the addresses of objects that nobody needs any more
 
 
 def settle(conn: Connection, outcomes: Sequence[Outcome], *, queue_timeout_s: float) -> dict[tuple[int, int], Settled]:

@@ -17,6 +17,7 @@ from asynch.metrics import ApiMeter
 from asynch.secretbox import SecretBox
 from asynch.service.announcer import Announcer
 from asynch.service.creation import Creation
+from asynch.service.direct import Direct
 from asynch.service.documents import Documents
 from asynch.service.feed import Feed
 from asynch.service.pace import Paces
@@ -145,6 +146,11 @@ class Parts:
     def resumable(self) -> Resumable:
         """Takes files in pieces."""
         return Resumable(self.uploads, self.settings.uploads.part_ttl)
+
+    @cached_property
+    def direct(self) -> Direct:
+        """Takes files that are in storage already."""
+        return Direct(self.uploads, self.settings.uploads.part_ttl)
 
     @cached_property
     def paces(self) -> Paces:

@@ -8,6 +8,7 @@ from flask.typing import ResponseReturnValue
 from asynch.errors import NotFound
 from asynch.storage.local import LocalStorage
 from asynch.web import parts
+from asynch.web.bodies import pieces
 
 bp = Blueprint("files", __name__)
 
@@ -32,6 +33,16 @@ def get_file(key: str) -> ResponseReturnValue:
     if served.content_type:
         response.content_type = served.content_type  # as the model said it: the framework would add a charset
     return _harmless(response)
+
+
+@bp.put("/files/<path:key>")
+def put_file(key: str) -> ResponseReturnValue:
+    """Take the object that a signed link invites; 403 for a link that is altered or too old."""
+    storage = parts().storage
+    if not isinstance(storage, LocalStorage):
+        raise NotFound("Files are not taken here.")
+    storage.accept(key, request.args, pieces())
+    return "", 204
 
 
 def _harmless(response: Response) -> Response:

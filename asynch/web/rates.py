@@ -18,7 +18,7 @@ READS = frozenset(
         *("uploads.progress", "uploads.tasks", "uploads.socket", "uploads.get_file"),
     }
 )
-UPLOADS = frozenset({"uploads.upload", "tus.create"})
+UPLOADS = frozenset({"uploads.upload", "uploads.presign", "tus.create"})
 CREATES = frozenset({"tasks.create_task", "tasks.create_task_batch"})
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator
 from email.utils import formatdate
 
 from flask import Blueprint, Response, request
@@ -19,7 +18,7 @@ from asynch.errors import InvalidInput, MalformedBody, Mistake
 from asynch.service.resumable import Checksum, Standing
 from asynch.web import parts
 from asynch.web.auth import creator
-from asynch.web.bodies import checked
+from asynch.web.bodies import checked, pieces
 from asynch.web.task_bodies import number_of
 from asynch.web.uploads import Fields
 
@@ -29,9 +28,6 @@ VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,checksum,expiration,termination"
 ALGORITHMS = ("sha1", "sha256", "sha512", "md5")
 _PIECE = "application/offset+octet-stream"
-#: A piece is read in parts of this size, each of which waits until it is complete: so much of what a hanging sender has
-#: sent may not be on the disk yet. The server reads ahead by itself.
-_PART_BYTES = 1 << 14
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _KEY = re.compile(r"[!-+\--~]+")  # printable ASCII without space and comma
 _MAX_METADATA = 8192
@@ -77,7 +73,7 @@ def create() -> ResponseReturnValue:
     )
     is_known = standing.expire_at is None
     if not is_known and (has_piece or length == 0):
-        standing = parts().resumable.append(creator(), standing.upload_id, 0, _pieces(), _checksum())
+        standing = parts().resumable.append(creator(), standing.upload_id, 0, pieces(), _checksum())
     location = f"{parts().settings.public_url}{bp.url_prefix}/{standing.upload_id}"
     return "", 201, {"Location": location} | _told(standing)
 
@@ -98,7 +94,7 @@ def patch(upload_id: str) -> ResponseReturnValue:
     if request.mimetype != _PIECE:
         raise UnsupportedMediaType(f"A piece must be {_PIECE}.")
     offset = _whole("Upload-Offset")
-    standing = parts().resumable.append(creator(), number_of(upload_id), offset, _pieces(), _checksum())
+    standing = parts().resumable.append(creator(), number_of(upload_id), offset, pieces(), _checksum())
     return "", 204, _told(standing)
 
 
@@ -167,12 +163,3 @@ def _checksum() -> Checksum | None:
         return Checksum(algorithm, base64.b64decode(coded, validate=True))
     except binascii.Error as exc:
         raise MalformedBody("Upload-Checksum must hold base64.", code="bad_header") from exc
-
-
-def _pieces() -> Iterator[bytes]:
-    """The body as it comes. MalformedBody where it ends too early."""
-    try:
-        while piece := request.stream.read(_PART_BYTES):
-            yield piece
-    except OSError as exc:
-        raise MalformedBody("The body ended before it was complete.") from exc

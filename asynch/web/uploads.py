@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from typing import IO, Annotated, Any, cast
 
 from flask import Blueprint, request
@@ -20,7 +21,7 @@ from asynch.service.documents import as_json
 from asynch.service.uploads import Intake, Received, Told
 from asynch.web import parts, streams
 from asynch.web.auth import creator, principal
-from asynch.web.bodies import INT4_MAX, Text, checked, read_query
+from asynch.web.bodies import INT4_MAX, INT8_MAX, Text, checked, read_json, read_query
 from asynch.web.task_bodies import number_of
 
 bp = Blueprint("uploads", __name__, url_prefix="/api/file")
@@ -30,6 +31,8 @@ _SHA256 = "^[0-9a-fA-F]{64}$"
 #: 64 KiB that it reads at once.
 _MAX_FIELDS_BYTES = 512 * 1024
 _MAX_PARTS = 32
+#: Of a file that goes into storage past this service.
+_MOST_PARTS = 1000
 #: What a multipart body may have around its file.
 _MAX_AROUND_BYTES = 128 * 1024
 
@@ -83,6 +86,50 @@ def upload() -> ResponseReturnValue:
         if fields.sha256 and fields.sha256.lower() != file.intake.file.sha256:
             raise InvalidInput([Mistake("#/sha256", "is not the SHA-256 of the bytes that came")])
         return _answer(parts().uploads.receive(creator(), file.intake, told))
+
+
+class Wanted(BaseModel):
+    """A file that is to go into storage past this service."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+    name: Annotated[Text, Field(min_length=1, max_length=1024)]
+    size: Annotated[int, Field(ge=0, le=INT8_MAX)]
+    content_type: Annotated[Text, Field(min_length=1, max_length=256)]
+    scene: Word = ""
+    parts: Annotated[int, Field(ge=1, le=_MOST_PARTS)] | None = None
+
+
+class Confirmed(BaseModel):
+    """A file that is there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+    file_name: Annotated[Text, Field(min_length=1, max_length=256)]
+    scene: Word = ""
+
+
+@bp.post("/presign")
+def presign() -> ResponseReturnValue:
+    """Where the bytes of a file go by PUT, past this service; nothing comes of them until they are confirmed."""
+    asked = read_json(Wanted)
+    told = Told(asked.name, asked.scene)
+    parts_wanted = asked.parts or 1
+    given = parts().direct.invite(creator(), told, size=asked.size, content_type=asked.content_type, parts=parts_wanted)
+    where = {"url": given.urls[0]} if asked.parts is None else {"urls": given.urls}
+    return {
+        "file_name": given.file_name,
+        **where,
+        "headers": {"Content-Type": asked.content_type},
+        "expires_at": datetime.fromtimestamp(given.expire_at, UTC),
+    }
+
+
+@bp.post("/confirm")
+def confirm() -> ResponseReturnValue:
+    """The bytes are there: have them looked at and registered; the same again tells the same."""
+    asked = read_json(Confirmed)
+    return _answer(parts().direct.confirm(creator(), asked.file_name, asked.scene))
 
 
 @bp.get("/upload/progress/<id:task_id>")

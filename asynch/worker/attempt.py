@@ -169,7 +169,6 @@ def _call(parts: Parts, run: Run) -> Saved | Working | Done:
             ended = _ask(parts, trade, claim, traced, file, call)
         if isinstance(ended, Made):
             _adopt(file, ended, call)
-            reach("adopted")
             ended = None
         if ended is None:
             call.answered()
@@ -185,6 +184,7 @@ def _call(parts: Parts, run: Run) -> Saved | Working | Done:
 def _adopt(file: ResultFile, made: Made, call: Call) -> None:
     try:
         file.adopt(made.path, call.check)
+        reach("adopted")
     finally:
         if made.scratch is not None:
             shutil.rmtree(made.scratch, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -206,11 +206,12 @@ class Incarnation:
             files.note_hash(conn, tenant_id=tenant_id, upload_id=upload_id, sha256=sha256)
             return files.find_by_content(conn, tenant_id=tenant_id, sha256=sha256) is None
 
-    def _drop(self, address: str) -> None:
-        try:
-            self._setup.storage.delete(address)
-        except StorageError as exc:
-            logger.warning("an object is left behind", extra={"error": str(exc)})
+    def _drop(self, addresses: Sequence[str]) -> None:
+        for address in addresses:
+            try:
+                self._setup.storage.delete(address)
+            except StorageError as exc:
+                logger.warning("an object is left behind", extra={"error": str(exc)})
 
     def _names_object(self, claim: Claim, address: str) -> bool:
         with db.connection(self._pool) as conn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 from pathlib import Path
@@ -14,14 +14,15 @@ from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
-from asynch.domain.uploads import Status
+from asynch.domain.filetype import sniff_file
+from asynch.domain.uploads import Status, is_among, staged_keys
 from asynch.errors import ErrorCode, ExecutorError, ProcessorError, StorageError, TmpUnavailable
 from asynch.executors import Call, Made, Order
 from asynch.incoming import Incoming
 from asynch.media import Limits, Options, Processor, Shop
 from asynch.media.gate import Gate
 from asynch.media.processors import PROCESSORS
-from asynch.service.lanes import UPLOAD, UPLOAD_FILM
+from asynch.service import lanes
 from asynch.storage import Storage
 from asynch.worker.tmpdir import TmpDir
 
@@ -45,6 +46,7 @@ class Workshop:
     gate: Gate
     limits: Limits
     film: Options  #: how received films are made smaller
+    types: Sequence[str]  #: what is taken, by content
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +60,24 @@ class LocalExecutor:
     def run(self, order: Order, out: BinaryIO, call: Call) -> Made:  # noqa: ARG002 - the result is a file of its own
         """Do it. ExecutorError, TmpUnavailable."""
         name = order.url.removeprefix(f"{SCHEME}:")
-        if name == UPLOAD:
+        if name == lanes.UPLOAD:
             return Made(self._received(order, call))
         scratch = self.shop.tmp.scratch(self.shop.tmp.name_of(~order.owner_id, int(order.task_id), order.attempt))
         try:
-            made = (
-                self._film(order, call, scratch) if name == UPLOAD_FILM else self._processed(name, order, call, scratch)
-            )
+            made = self._made(name, order, call, scratch)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
         return Made(made, scratch)
+
+    def _made(self, name: str, order: Order, call: Call, scratch: Path) -> Path:
+        match name:
+            case lanes.UPLOAD_FILM:
+                return self._smaller(self._received(order, call), order, call, scratch)
+            case lanes.UPLOAD_STAGED:
+                return self._staged(order, call, scratch)
+            case _:
+                return self._processed(name, order, call, scratch)
 
     def _received(self, order: Order, call: Call) -> Path:
         """The received file."""
@@ -78,14 +87,32 @@ class LocalExecutor:
             raise ProcessorError("the received file is gone")
         return path
 
-    def _film(self, order: Order, call: Call, scratch: Path) -> Path:
-        """A received film, smaller."""
-        source = self._received(order, call)
+    def _staged(self, order: Order, call: Call, scratch: Path) -> Path:
+        """A file that its sender has put into storage, smaller if it is a film."""
+        call.tell(20, Status.PROCESSING)
+        parts = int(json.loads(order.payload or "{}").get("parts", 1))
+        source = scratch / "source"
+        for key in staged_keys(order.owner_id, int(order.task_id), parts):
+            call.check()
+            self._fetch(key, part := scratch / "part")
+            if parts == 1:
+                part.rename(source)
+            else:
+                _append(part, source, call)
+        kind = sniff_file(source)
+        if not is_among(kind.content_type, self.shop.types):
+            raise ProcessorError(f"files of this type are not taken: {kind.content_type}")
+        if kind.content_type.startswith("video/"):
+            return self._smaller(source, order, call, scratch)
+        self.note_hash(order.owner_id, int(order.task_id), _hash(source, call))
+        return source
+
+    def _smaller(self, source: Path, order: Order, call: Call, scratch: Path) -> Path:
+        """A film, smaller, unless there is one already that was made of the same."""
         is_new = self.note_hash(order.owner_id, int(order.task_id), _hash(source, call))
         if not is_new:
             return source
-        low, high = _COMPRESSING
-        telling = _Telling(call, Status.COMPRESSING, low, high)
+        telling = _Telling(call, Status.COMPRESSING, *_COMPRESSING)
         return self._run(PROCESSORS["video.compress"], source, self.shop.film, scratch, call, telling)
 
     def _processed(self, name: str, order: Order, call: Call, scratch: Path) -> Path:
@@ -94,18 +121,16 @@ class LocalExecutor:
         if processor is None:
             raise ProcessorError(f"this worker has no processor {name}", transient=True)
         options = _options(processor, json.loads(order.payload or "{}").get("options", {}))
-        source = self._fetched(order, scratch)
+        self._fetch((order.input_ref or "").removeprefix(STORED), source := scratch / "source")
         return self._run(processor, source, options, scratch, call, _Telling(call, Status.PROCESSING, 0.0, 100.0))
 
-    def _fetched(self, order: Order, scratch: Path) -> Path:
-        source = scratch / "source"
+    def _fetch(self, address: str, path: Path) -> None:
         try:
-            self.shop.storage.fetch((order.input_ref or "").removeprefix(STORED), source)
+            self.shop.storage.fetch(address, path)
         except StorageError as exc:
             raise ExecutorError(ErrorCode.STORAGE_ERROR, str(exc), transient=True) from exc
         except OSError as exc:
             raise TmpUnavailable(f"cannot write to tmp_dir: {exc.strerror}") from exc
-        return source
 
     def _run(
         self, processor: Processor[Any], source: Path, options: Options, scratch: Path, call: Call, telling: _Telling
@@ -139,6 +164,18 @@ def _options(processor: Processor[Any], given: Mapping[str, Any]) -> Options:
         place = ".".join(map(str, first["loc"]))
         raise ProcessorError(f"options: {place}: {first['msg']}") from exc
     return options
+
+
+def _append(part: Path, whole: Path, call: Call) -> None:
+    """Move the content of one file to the end of another."""
+    try:
+        with part.open("rb") as source, whole.open("ab") as target:
+            while piece := source.read(_PIECE_BYTES):
+                call.check()
+                target.write(piece)
+        part.unlink()
+    except OSError as exc:
+        raise TmpUnavailable(f"cannot write to tmp_dir: {exc.strerror}") from exc
 
 
 def _hash(path: Path, call: Call) -> str:

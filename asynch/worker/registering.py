@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from asynch.db import Connection, Row
 from asynch.domain.states import Event
-from asynch.domain.uploads import Status
-from asynch.service.lanes import COVER, UPLOAD, UPLOAD_FILM, ensure_lane, processor_lane
+from asynch.domain.uploads import Status, staged_keys
+from asynch.service.lanes import COVER, UPLOAD, UPLOAD_FILM, UPLOAD_STAGED, ensure_lane, processor_lane
 from asynch.store import files, news
 from asynch.store.files import FileAt, NewFile, NewWork
 from asynch.store.queue import Along, Outcome
@@ -23,7 +23,7 @@ class Registry:
     def mark(self, outcome: Outcome) -> Along | None:
         """What this outcome leaves elsewhere."""
         work = outcome.claim.target.base_url.removeprefix(f"{SCHEME}:")
-        is_upload = work in (UPLOAD, UPLOAD_FILM)
+        is_upload = work in (UPLOAD, UPLOAD_FILM, UPLOAD_STAGED)
         match outcome.event:
             case Event.DELIVER if is_upload:
                 return lambda conn: self._register(conn, outcome)
@@ -34,12 +34,12 @@ class Registry:
             case _:
                 return None
 
-    def _register(self, conn: Connection, outcome: Outcome) -> str:
-        """The file is stored, so its upload is complete; returns the object where another file has its content."""
+    def _register(self, conn: Connection, outcome: Outcome) -> list[str]:
+        """The file is stored, so its upload is complete; returns what was staged, and what another file has already."""
         claim, saved = outcome.claim, outcome.saved
         upload = files.lock_upload(conn, tenant_id=claim.owner_id, upload_id=claim.id)
         if upload is None:
-            return saved.key
+            return [saved.key]
         file = _file_of(upload, outcome)
         files.note_hash(conn, tenant_id=claim.owner_id, upload_id=claim.id, sha256=file.sha256)
         found = files.insert_file(conn, tenant_id=claim.owner_id, file=file)
@@ -51,11 +51,12 @@ class Registry:
             oss_path=found.key,
             identity=str(found.id),
         )
+        staged = _staged(upload)
         if found.key != saved.key:
-            return saved.key
+            return [saved.key, *staged]
         if self.covers and saved.content_type.startswith("video/"):
             _have_cover(conn, outcome, found)
-        return ""
+        return staged
 
 
 def _file_of(upload: Row, outcome: Outcome) -> NewFile:
@@ -90,15 +91,23 @@ def _have_cover(conn: Connection, outcome: Outcome, file: FileAt) -> None:
     news.announce(conn, {lane_id})
 
 
-def _put_cover(conn: Connection, outcome: Outcome) -> str:
+def _put_cover(conn: Connection, outcome: Outcome) -> list[str]:
     """Returns the object that nobody needs: a former cover, or this one where the file is gone."""
     claim, key = outcome.claim, outcome.saved.key
     former = files.put_cover(conn, tenant_id=claim.owner_id, task_id=claim.id, key=key)
-    return key if former is None else former
+    if former is None:
+        return [key]
+    return [former] if former else []
 
 
-def _fail(conn: Connection, outcome: Outcome) -> str:
+def _fail(conn: Connection, outcome: Outcome) -> list[str]:
     detail = outcome.failure.detail if outcome.failure else ""
     claim = outcome.claim
+    upload = files.lock_upload(conn, tenant_id=claim.owner_id, upload_id=claim.id)
     files.end_upload(conn, tenant_id=claim.owner_id, upload_id=claim.id, status=Status.FAILED, error=detail)
-    return ""
+    return _staged(upload) if upload else []
+
+
+def _staged(upload: Row) -> list[str]:
+    """What its sender has put into storage himself, of which there is a copy now, or no need."""
+    return staged_keys(upload["tenant_id"], upload["id"], upload["parts"]) if upload["parts"] else []

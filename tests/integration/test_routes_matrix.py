@@ -128,6 +128,11 @@ ROUTES: dict[str, Row] = {
     "GET /api/file/upload/ws/<id:task_id>": Row(
         lambda t: (f"/api/file/upload/ws/{t.upload}", None), 426, 426, 426  # no WebSocket, so no look yet
     ),
+    "POST /api/file/presign": Row(
+        bare("/api/file/presign", {"name": "a.png", "size": 1, "content_type": "image/png"}), 200, 200
+    ),
+    "POST /api/file/confirm": Row(bare("/api/file/confirm", {"file_name": "7/direct/1"}), 404, 404),
+    "PUT /files/<path:key>": Row(bare("/files/7/direct/1"), 403, 403, nobody=403),  # a signed link or nothing
     "POST /api/file/tus": Row(bare("/api/file/tus", {}), 412, 412),  # not tus, which test_tus speaks
     "PATCH /api/file/tus/<id:upload_id>": Row(lambda t: (f"/api/file/tus/{t.upload}", {}), 412, 412, 412),
     "POST /api/file/tus/<id:upload_id>": Row(lambda t: (f"/api/file/tus/{t.upload}", {}), 412, 412, 412),
