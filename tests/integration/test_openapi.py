@@ -92,22 +92,35 @@ def test_the_page_needs_no_other_host(team: Cast, document: Json) -> None:
 
 
 def expect_told(document: Json, route: str, answer: requests.Response) -> None:
-    """The answer's status, type and body are in the document, and its body has the shape told."""
+    """The answer's status, headers, type and body are in the document, and each has the shape told."""
     method, _, rule = route.partition(" ")
-    operation = document["paths"][told_path(rule)][method.lower()]
-    responses = operation["responses"]
+    responses = document["paths"][told_path(rule)][method.lower()]["responses"]
     assert str(answer.status_code) in responses, (route, answer.status_code, answer.text[:500])
     response = responses[str(answer.status_code)]
     if "$ref" in response:
         response = document["components"]["responses"][str(answer.status_code)]
+    expect_headers(response["headers"], answer)
     kinds = response.get("content", {})
     media_type = answer.headers.get("Content-Type", "").partition(";")[0]
-    if not kinds or "*/*" in kinds:
-        return
-    assert media_type in kinds, (route, media_type)
-    if "json" in media_type:
-        errors = validator(document, kinds[media_type]["schema"]).iter_errors(answer.json())
-        assert [(list(e.absolute_path), e.message) for e in errors] == [], answer.text[:1000]
+    if not kinds:
+        assert answer.content == b"", (route, answer.content[:500])
+    elif "*/*" not in kinds:
+        assert media_type in kinds, (route, media_type)
+        if "json" in media_type:
+            expect_shape(document, kinds[media_type]["schema"], answer.json())
+
+
+def expect_headers(told: Json, answer: requests.Response) -> None:
+    """Headers that every such answer has are there, and what is there is as told."""
+    assert [name for name, header in told.items() if header["required"] and name not in answer.headers] == []
+    for name in told.keys() & answer.headers.keys():
+        value: Any = answer.headers[name]
+        Draft202012Validator(told[name]["schema"]).validate(int(value) if value.isdigit() else value)
+
+
+def expect_shape(document: Json, schema: Json, body: Any) -> None:
+    errors = validator(document, schema).iter_errors(body)
+    assert [(list(e.absolute_path), e.message) for e in errors] == [], str(body)[:1000]
 
 
 def told_path(rule: str) -> str:

@@ -16,10 +16,11 @@ from werkzeug.routing import Rule
 
 from asynch.settings import Settings
 from asynch.web import auth
+from asynch.web.openapi import headers
 from asynch.web.openapi.answers import Problem
 from asynch.web.openapi.operations import OPERATIONS, Operation, Shape
 from asynch.web.openapi.task_answers import Event
-from asynch.web.openapi.words import ERRORS, FIELDS, HEADERS
+from asynch.web.openapi.words import ERRORS, FIELDS
 from asynch.web.rates import CREATES, READS
 
 Json = dict[str, Any]
@@ -31,6 +32,12 @@ _VARIABLE = re.compile(r"<(?:[a-z]+:)?([a-z_]+)>")
 _ALWAYS = (500, 503)
 _OF_BODIES = (400, 413, 415, 422)
 _OF_CALLERS = (401, 403, 429)
+_OF_ERRORS = {  #: their headers
+    401: ("WWW-Authenticate",),
+    426: ("Upgrade",),
+    429: ("Retry-After", "RateLimit?", "RateLimit-Policy?"),
+    503: ("Retry-After",),
+}
 
 _SCHEMES: Mapping[str, Mapping[str, Json]] = {
     "none": {},
@@ -62,7 +69,6 @@ def build(app: Flask, settings: Settings) -> Json:
         "paths": _paths(app, refs, schemas, schemes),
         "components": {
             "schemas": schemas,
-            "headers": {name: _header(name) for name in HEADERS},
             "responses": {str(status): _problem(status, refs) for status in ERRORS},
             "securitySchemes": schemes,
         },
@@ -128,7 +134,7 @@ def _operation(app: Flask, rule: Rule, refs: Refs, schemas: Json) -> Json:
     told["responses"] |= {
         str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(_errors(rule.endpoint, entry))
     }
-    if parameters := [*_variables(rule), *_query(entry, refs, schemas), *_asks(entry)]:
+    if parameters := [*_variables(rule), *_query(entry, refs, schemas), *headers.asked(*entry.asks)]:
         told["parameters"] = parameters
     if entry.body is not None:
         told["requestBody"] = {"required": True, "content": {"application/json": {"schema": refs[entry.body]}}}
@@ -159,7 +165,10 @@ def _errors(endpoint: str, entry: Operation) -> set[int]:
 
 
 def _answer(entry: Operation, status: int, shape: Shape, refs: Refs) -> Json:
-    told: Json = {"description": HTTPStatus(status).phrase, "headers": _tells("X-Request-Id", *entry.tells)}
+    told: Json = {
+        "description": HTTPStatus(status).phrase,
+        "headers": headers.told("X-Request-Id", *entry.tells.get(status, ())),
+    }
     if isinstance(shape, str):
         told["content"] = {shape: {"schema": {} if shape == "application/json" else {"type": "string"}}}
     elif shape is not None:
@@ -168,20 +177,11 @@ def _answer(entry: Operation, status: int, shape: Shape, refs: Refs) -> Json:
 
 
 def _problem(status: int, refs: Refs) -> Json:
-    headers = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}.get(status, ())
     return {
         "description": ERRORS[status],
-        "headers": _tells("X-Request-Id", *headers),
+        "headers": headers.told("X-Request-Id", *_OF_ERRORS.get(status, ())),
         "content": {"application/problem+json": {"schema": refs[Problem]}},
     }
-
-
-def _tells(*names: str) -> Json:
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
-
-
-def _header(name: str) -> Json:
-    return {"description": HEADERS[name], "schema": {"type": "string"}}
 
 
 def _variables(rule: Rule) -> Iterator[Json]:
@@ -202,8 +202,3 @@ def _query(entry: Operation, refs: Refs, schemas: Json) -> Iterator[Json]:
             "description": member.get("description", ""),
             "schema": {key: value for key, value in member.items() if key != "description"},
         }
-
-
-def _asks(entry: Operation) -> Iterator[Json]:
-    for name in entry.asks:
-        yield {"name": name, "in": "header", "description": HEADERS[name], "schema": {"type": "string"}}

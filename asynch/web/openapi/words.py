@@ -1,4 +1,4 @@
-"""What the members of bodies and answers mean, and headers: one word for one name, wherever it stands."""
+"""What the members of bodies and answers mean, and errors: one word for one name, wherever it stands."""
 
 from __future__ import annotations
 
@@ -141,26 +141,6 @@ FIELDS: Mapping[str, str] = {
     "urlExpiresAt": "How long the URL works; null for ever.",
     "userAgent": "The program that asked.",
     "waitSeconds": "Answer when all are final, or after so many seconds.",
-}  # fmt: skip
-
-HEADERS: Mapping[str, str] = {
-    "Content-Location": "The status document.",
-    "ETag": "Changes with state, attempt, phase, progress and message.",
-    "Idempotency-Key": "At most 255 characters; the same key and body give the same tasks again, for 24 h.",
-    "Idempotency-Replayed": "`true` when the tasks had been created before.",
-    "If-None-Match": "304 while the ETag is still this one.",
-    "Last-Event-ID": "Go on after this event.",
-    "Location": "Where to look next, absolute.",
-    "Prefer": "`wait=N`: answer when the task is final, or after N seconds (60 at most).",
-    "Preference-Applied": "The wait that was granted.",
-    "Range": "Bytes of the file.",
-    "RateLimit": "What is left of the window: `r` requests, `t` seconds.",
-    "RateLimit-Policy": "How many requests a window of `w` seconds has.",
-    "Retry-After": "When to ask again, seconds.",
-    "WWW-Authenticate": "How to authenticate.",
-    "X-Request-Id": "The id of the request: the caller's own if it sent one, in every line of the log.",
-    "traceparent": "W3C trace context; it goes with the task to the model and to receivers.",
-    "tracestate": "W3C trace context.",
 }  # fmt: skip
 
 ERRORS: Mapping[int, str] = {
