@@ -21,6 +21,12 @@ from tests.live import MakeParts, serving
 
 Json = dict[str, Any]
 
+#: what HTTP and browsers have among themselves; no client of ours looks at it
+COMMON = {
+    *("cache-control", "connection", "content-length", "content-security-policy", "content-type", "date"),
+    *("last-modified", "sec-websocket-accept", "server", "x-accel-buffering", "x-content-type-options"),
+}
+
 
 @pytest.fixture
 def dsn(emptied_dsn: str) -> str:
@@ -49,6 +55,19 @@ def test_every_route_is_described_and_nothing_else(app: Flask) -> None:
 
 def test_the_document_is_openapi(document: Json) -> None:
     OpenAPIV31SpecValidator(document).validate()
+
+
+def test_links_lead_to_what_is_there(document: Json) -> None:
+    """What the validator does not look at: operations, their parameters and bodies, and pointers into what was told."""
+    operations = {told["operationId"]: told for path in document["paths"].values() for told in path.values()}
+    for operation in operations.values():
+        for response in operation["responses"].values():
+            for link in response.get("links", {}).values():
+                target = operations[link["operationId"]]
+                named = {p["name"] for p in target.get("parameters", ()) if p.get("required") or p["name"] == "id"}
+                assert link.get("parameters", {}).keys() <= named
+                assert named <= link.get("parameters", {}).keys()
+                assert ("requestBody" in link) == ("requestBody" in target)
 
 
 def test_every_member_is_explained_and_no_word_is_spare(document: Json) -> None:
@@ -113,6 +132,8 @@ def expect_told(document: Json, route: str, answer: requests.Response) -> None:
 def expect_headers(told: Json, answer: requests.Response) -> None:
     """Headers that every such answer has are there, and what is there is as told."""
     assert [name for name, header in told.items() if header["required"] and name not in answer.headers] == []
+    if answer.ok:
+        assert {name.lower() for name in answer.headers} - {name.lower() for name in told} - COMMON == set()
     for name in told.keys() & answer.headers.keys():
         value: Any = answer.headers[name]
         Draft202012Validator(told[name]["schema"]).validate(int(value) if value.isdigit() else value)

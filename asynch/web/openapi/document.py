@@ -18,6 +18,7 @@ from asynch.settings import Settings
 from asynch.web import auth
 from asynch.web.openapi import headers
 from asynch.web.openapi.answers import Problem
+from asynch.web.openapi.links import LINKS, Link
 from asynch.web.openapi.operations import OPERATIONS, Operation, Shape
 from asynch.web.openapi.task_answers import Event
 from asynch.web.openapi.words import ERRORS, FIELDS
@@ -124,16 +125,19 @@ def _paths(app: Flask, refs: Refs, schemas: Json, schemes: Mapping[str, Json]) -
 
 def _operation(app: Flask, rule: Rule, refs: Refs, schemas: Json) -> Json:
     entry = OPERATIONS[rule.endpoint]
-    tag, _, name = rule.endpoint.partition(".")
     told: Json = {
-        "operationId": to_camel(name),
-        "tags": [tag],
+        "operationId": _operation_id(rule.endpoint),
+        "tags": [rule.endpoint.partition(".")[0]],
         "summary": (app.view_functions[rule.endpoint].__doc__ or "").strip().partition("\n")[0],
         "responses": {str(status): _answer(entry, status, shape, refs) for status, shape in entry.answers.items()},
     }
     told["responses"] |= {
         str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(_errors(rule.endpoint, entry))
     }
+    for link in LINKS.get(rule.endpoint, ()):
+        for status, shape in entry.answers.items():
+            if isinstance(shape, type):
+                told["responses"][str(status)].setdefault("links", {})[_operation_id(link.to)] = _link(link)
     if parameters := [*_variables(rule), *_query(entry, refs, schemas), *headers.asked(*entry.asks)]:
         told["parameters"] = parameters
     if entry.body is not None:
@@ -174,6 +178,15 @@ def _answer(entry: Operation, status: int, shape: Shape, refs: Refs) -> Json:
     elif shape is not None:
         told["content"] = {"application/json": {"schema": refs[shape]}}
     return told
+
+
+def _link(link: Link) -> Json:
+    taken = {"parameters": dict(link.parameters), "requestBody": link.body}
+    return {"operationId": _operation_id(link.to)} | {name: value for name, value in taken.items() if value}
+
+
+def _operation_id(endpoint: str) -> str:
+    return to_camel(endpoint.rpartition(".")[2])
 
 
 def _problem(status: int, refs: Refs) -> Json:

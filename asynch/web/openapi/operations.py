@@ -41,7 +41,7 @@ OPERATIONS: Mapping[str, Operation] = {
         query=answers.SignedLink,
         errors=(403, 404, 416),
         asks=("Range", "If-None-Match"),
-        tells={200: _OF_FILES, 206: (*_OF_FILES, "Content-Range"), 304: ("ETag",)},
+        tells={200: _OF_FILES, 206: (*_OF_FILES, "Content-Range"), 304: _OF_FILES},
     ),
     "docs.openapi": Operation({200: "application/json", 304: None}, asks=("If-None-Match",), tells=_TAGGED),
     "docs.page": Operation({200: "text/html"}),
