@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from asynch.domain import rawjson
-from asynch.domain.bindings import MAX_BASE_URL, MAX_BINDINGS
+from asynch.domain.bindings import BINDINGS_PATTERN, MAX_BASE_URL, MAX_BINDINGS, URL_PATTERN
 from asynch.domain.rawjson import RawJson
 from asynch.service.models import ModelKey, Registry
 from asynch.service.trial import HEAD_BYTES, Answer
@@ -27,12 +27,15 @@ from asynch.web.bodies import (
     Flag,
     Id,
     Page,
+    Pattern,
     TenantId,
     Text,
     checked,
     read_body,
     read_json,
     read_query,
+    said,
+    whole,
 )
 
 bp = Blueprint("models", __name__, url_prefix="/model")
@@ -49,6 +52,7 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
+BaseUrl = Annotated[Text, Field(min_length=1, max_length=MAX_BASE_URL), Pattern(URL_PATTERN)]
 Name = Annotated[Text, Field(min_length=1, max_length=128)]
 Count = Annotated[int, Field(ge=0, le=INT4_MAX)]
 Positive = Annotated[int, Field(ge=1, le=INT4_MAX)]
@@ -59,7 +63,7 @@ class Fields(Body):
 
     route: Annotated[Text, Field(max_length=256)] | None = None
     http_method: Annotated[Literal["GET", "POST"], BeforeValidator(_upper)] | None = None
-    api_key: Annotated[Text, Field(max_length=MAX_BINDINGS)] | None = None
+    api_key: Annotated[Text, Field(max_length=MAX_BINDINGS), Pattern(BINDINGS_PATTERN)] | None = None
     enabled: Flag | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=MOST_SLOTS)] | None = None
     queue_limit: Positive | None = None
@@ -90,7 +94,7 @@ class NewModel(Fields):
     model_config = ConfigDict(json_schema_extra=_without_least)
 
     model_name: Name
-    base_url: Annotated[Text, Field(min_length=1, max_length=MAX_BASE_URL)]
+    base_url: BaseUrl
 
     @model_validator(mode="before")
     @classmethod
@@ -99,16 +103,19 @@ class NewModel(Fields):
         return {name: value for name, value in values.items() if not (name in aliases and _is_unset(value))}
 
 
-def _is_unset(value: object) -> bool:
+def _is_unset(given: object) -> bool:
+    value = whole(given)
     return isinstance(value, int) and not isinstance(value, bool) and value <= 0
 
 
 class ModelChanges(Fields):
     """updateModel: with an id, modelName is the new name; without, it says which model."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": [said("id"), said("modelName")]})
+
     id: Id | None = None
     model_name: Name | None = None
-    base_url: Annotated[Text, Field(min_length=1, max_length=MAX_BASE_URL)] | None = None
+    base_url: BaseUrl | None = None
 
     @model_validator(mode="after")
     def _names_one(self) -> ModelChanges:

@@ -8,13 +8,12 @@ from flask import Blueprint
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
-from asynch.domain.bindings import MAX_BASE_URL
 from asynch.service.services import Services
 from asynch.store.limits import Service
 from asynch.web import parts
 from asynch.web.auth import caller, principal
 from asynch.web.bodies import Body, Page, Text, read_json
-from asynch.web.models import MOST_SLOTS
+from asynch.web.models import MOST_SLOTS, BaseUrl
 
 bp = Blueprint("services", __name__, url_prefix="/service")
 
@@ -22,7 +21,7 @@ bp = Blueprint("services", __name__, url_prefix="/service")
 class Change(Body):
     """updateService."""
 
-    base_url: Annotated[Text, Field(min_length=1, max_length=MAX_BASE_URL)]
+    base_url: BaseUrl
     max_concurrency: Annotated[int, Field(ge=0, le=MOST_SLOTS)]
 
 

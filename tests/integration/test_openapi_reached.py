@@ -241,3 +241,20 @@ def test_a_handshake_that_is_none_is_a_problem(stage: Stage, document: Json) -> 
 
     assert answer.status_code == 400
     expect_told(document, "GET /task/<id:task_id>/ws", answer)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/model/createModel", {"modelName": "w", "baseUrl": HERE, "enabled": 1.0, "queueLimit": 5.0, "timeoutSeconds": -1.0}),
+        ("/task/createTask", {"priority": 3.0, "queueTimeoutSeconds": 60.0}),
+        ("/task/listTask", {"page": {"pageNum": 1.0, "pageSize": 1e1}, "state": 0.0, "includePayload": 0.0}),
+        ("/task/getTaskBatch", {"taskIds": [5.0]}),
+        ("/model/testModel", {"id": 5.0}),
+    ],
+)  # fmt: skip
+def test_an_integer_may_be_written_as_json_schema_has_it(stage: Stage, path: str, body: Json) -> None:
+    """1.0 is an integer there, and JSON of some languages has no other."""
+    named = {"modelName": stage.things.name} if path == "/task/createTask" else {}
+
+    assert stage.call("POST", path, body | named).status_code != 422
