@@ -155,7 +155,8 @@ def _tenant_id(value: object) -> object:
 
 def _number_or_digits(least: int) -> dict[str, Any]:
     """How ids are described."""
-    digits = {"type": "string", "pattern": "^[0-9]{1,19}$"}
+    pattern = "^0*[1-9][0-9]*$" if least else "^[0-9]+$"
+    digits = {"type": "string", "pattern": pattern, "maxLength": 19}
     return {"anyOf": [{"type": "integer", "minimum": least, "maximum": INT8_MAX}, digits]}
 
 

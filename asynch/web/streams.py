@@ -53,7 +53,7 @@ def events(task_id: str) -> ResponseReturnValue:
 @bp.get("/<id:task_id>/ws", endpoint="socket")
 @bp.get("/<id:task_id>/ws", endpoint="socket", websocket=True)  # Flask keeps the two apart
 def socket_(task_id: str) -> ResponseReturnValue:
-    """The same over WebSocket: a text message a change, closed with 1000 after the final one."""
+    """The same over WebSocket: the status document as a text message a change, closed with 1000 after the final one."""
     if request.headers.get("Upgrade", "").lower() != "websocket":
         told = problem.document(426, "Upgrade required", "This is a WebSocket.", "upgrade_required")
         return problem.answer(told, {"Upgrade": "websocket"})

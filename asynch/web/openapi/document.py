@@ -21,7 +21,7 @@ from asynch.web.openapi.answers import Problem
 from asynch.web.openapi.links import LINKS, Link
 from asynch.web.openapi.operations import OPERATIONS, Operation, Shape
 from asynch.web.openapi.task_answers import Event
-from asynch.web.openapi.words import ERRORS, FIELDS
+from asynch.web.openapi.words import ERRORS, EXAMPLES, FIELDS
 from asynch.web.rates import CREATES, READS
 
 Json = dict[str, Any]
@@ -96,6 +96,9 @@ def _schemas() -> tuple[Json, Refs]:
     schemas: Json = whole["$defs"]
     for schema in schemas.values():
         _explain(schema)
+    for model, mode in by_model:
+        if mode == "validation":
+            _show(schemas[by_model[model, mode]["$ref"].rpartition("/")[2]])
     return schemas, {model: dict(place) for (model, _), place in by_model.items()}
 
 
@@ -106,6 +109,12 @@ def _explain(schema: Json) -> None:
         member.pop("title", None)
         if name in FIELDS:
             member["description"] = FIELDS[name]
+
+
+def _show(schema: Json) -> None:
+    """Examples in, for what is sent."""
+    for name in schema.get("properties", {}).keys() & EXAMPLES.keys():
+        schema["properties"][name]["examples"] = [EXAMPLES[name]]
 
 
 def _paths(app: Flask, refs: Refs, schemas: Json, schemes: Mapping[str, Json]) -> Json:
@@ -176,7 +185,7 @@ def _answer(entry: Operation, status: int, shape: Shape, refs: Refs) -> Json:
     if isinstance(shape, str):
         told["content"] = {shape: {"schema": {} if shape == "application/json" else {"type": "string"}}}
     elif shape is not None:
-        told["content"] = {"application/json": {"schema": refs[shape]}}
+        told["content"] = {shape.media_type: {"schema": refs[shape]}}
     return told
 
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from asynch.web import models, oplog, progress, services, stats, task_bodies, tenants, webhooks
 from asynch.web.openapi import answers, task_answers
 
-#: what is answered: the shape of a JSON document, or a media type, or nothing
-Shape = type[BaseModel] | str | None
+#: what is answered: the shape of a document, or a media type, or nothing
+Shape = type[answers.Answer] | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "tasks.cancel_batch": Operation({200: task_answers.Changed}, body=task_bodies.ManyIn),
     "tasks.retry_batch": Operation({200: task_answers.Changed}, body=task_bodies.ManyIn),
     "streams.events": Operation(
-        {200: "text/event-stream", 204: None},
+        {200: task_answers.Change, 204: None},
         errors=(404, 410),
         asks=("Last-Event-ID",),
         tells={200: _RATES, 204: _RATES},

@@ -1,8 +1,9 @@
-"""What the members of bodies and answers mean, and errors: one word for one name, wherever it stands."""
+"""What the members of bodies and answers mean and look like, and errors: one word for one name, wherever it stands."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 FIELDS: Mapping[str, str] = {
     "apiKey": "Headers of the call, `Key:Value,Key2:\"Value2\"`; answered masked, and the mask leaves them unchanged.",
@@ -26,7 +27,7 @@ FIELDS: Mapping[str, str] = {
     "createdFrom": "Created at this time or later.",
     "createdTo": "Created before this time or at it.",
     "creator": "Who created it.",
-    "data": "The status document, as it was when the event happened.",
+    "data": "The status document, as it was then.",
     "day": "The day, in the time zone of the server.",
     "delaySeconds": "Not before so many seconds from now; not with `notBefore`.",
     "detail": "What went wrong, for people.",
@@ -38,6 +39,7 @@ FIELDS: Mapping[str, str] = {
     "errors": "Each mistake of the input, with its place.",
     "estimatedCompletion": "When the result may be there; null where nobody knows.",
     "etaSeconds": "Seconds until then; null where nobody knows.",
+    "event": "What it tells of: a change, or the end.",
     "events": "Changes as Server-Sent Events.",
     "expireAt": "When it is deleted; null while that is not decided.",
     "expireNoticeSeconds": "How long before it is deleted the receiver is told, seconds; with a callbackUrl only.",
@@ -142,6 +144,17 @@ FIELDS: Mapping[str, str] = {
     "userAgent": "The program that asked.",
     "waitSeconds": "Answer when all are final, or after so many seconds.",
 }  # fmt: skip
+
+#: what such a member of a request may look like, where its schema does not show it
+EXAMPLES: Mapping[str, Any] = {
+    "apiKey": "Authorization:Bearer secret",
+    "baseUrl": "http://127.0.0.1:9000",
+    "callbackUrl": "https://example.com/done",
+    "metadata": {"customer": 17},
+    "modelName": "demo",
+    "requestPayload": {"text": "Hello"},
+    "route": "v1/speech",
+}
 
 ERRORS: Mapping[int, str] = {
     400: "The request cannot be read.",
