@@ -144,7 +144,7 @@ class Deletion(Body):
     force: Literal["true", "false", "1", "0"] = "false"
 
 
-class Search(Body):
+class ModelSearch(Body):
     """listModel."""
 
     page: Page = Page()
@@ -215,7 +215,7 @@ def get_model() -> ResponseReturnValue:
 @bp.post("/listModel")
 def list_model() -> ResponseReturnValue:
     """A page of the tenant's models, newest first; lanes of the system are shown to admins only."""
-    body = read_json(Search)
+    body = read_json(ModelSearch)
     tenant_id = named_tenant(body.tenant_id)
     kind = body.kind if principal().is_admin else "model"
     models = registry()

@@ -18,14 +18,14 @@ from asynch.web.models import MOST_SLOTS, BaseUrl
 bp = Blueprint("services", __name__, url_prefix="/service")
 
 
-class Change(Body):
+class ServiceChange(Body):
     """updateService."""
 
     base_url: BaseUrl
     max_concurrency: Annotated[int, Field(ge=0, le=MOST_SLOTS)]
 
 
-class Search(Body):
+class ServiceSearch(Body):
     """listService."""
 
     page: Page = Page()
@@ -40,14 +40,14 @@ def _services() -> Services:
 @bp.put("/updateService")
 def update_service() -> ResponseReturnValue:
     """Limit the calls to a base URL; 0 takes the limit away."""
-    body = read_json(Change)
+    body = read_json(ServiceChange)
     return _shown(_services().update(caller(), body.base_url, max_concurrency=body.max_concurrency))
 
 
 @bp.post("/listService")
 def list_service() -> ResponseReturnValue:
     """A page of the services that have, or had, a limit."""
-    body = read_json(Search)
+    body = read_json(ServiceSearch)
     found, total = _services().search(
         principal(), base_url=body.base_url, limit=body.page.page_size, offset=body.page.offset
     )

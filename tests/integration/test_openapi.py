@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,6 +80,16 @@ def test_every_member_is_explained_and_no_word_is_spare(document: Json) -> None:
 
     assert [place for place, member in members.items() if not member.get("description")] == []
     assert set(FIELDS) - {name for _, name in members} == set()
+
+
+def test_shapes_have_names_that_a_generator_can_use(document: Json) -> None:
+    assert [name for name in document["components"]["schemas"] if not re.fullmatch("[A-Z][A-Za-z]+", name)] == []
+
+
+def test_every_part_is_told_once(document: Json) -> None:
+    used = {tag for path in document["paths"].values() for told in path.values() for tag in told["tags"]}
+
+    assert {tag["name"] for tag in document["tags"]} == used
 
 
 def test_every_operation_has_a_summary(document: Json) -> None:

@@ -67,7 +67,15 @@ def test_no_request_made_from_the_document_breaks_what_it_says(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml")),
                 *("run", f"{live.url}/openapi.json", "--url", live.url, "--no-color", "--seed", "1"),
-                *("--header", f"Authorization: Bearer {secret}", "--checks", "all", "--continue-on-failure"),
+                *(
+                    "--header",
+                    f"Authorization: Bearer {secret}",
+                    "--checks",
+                    "all",
+                    "--continue-on-failure",
+                    "--workers",
+                    "2",
+                ),
                 *("--max-examples", os.environ.get("ASYNCH_FUZZ", "5"), "--request-timeout", "10"),
             ],
             capture_output=True,

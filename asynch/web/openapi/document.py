@@ -20,8 +20,8 @@ from asynch.web.openapi import headers
 from asynch.web.openapi.answers import Problem
 from asynch.web.openapi.links import LINKS, Link
 from asynch.web.openapi.operations import OPERATIONS, Operation, Shape
-from asynch.web.openapi.task_answers import Event
-from asynch.web.openapi.words import ERRORS, EXAMPLES, FIELDS
+from asynch.web.openapi.task_answers import Delivered
+from asynch.web.openapi.words import ABOUT, ERRORS, EXAMPLES, FIELDS, TAGS
 from asynch.web.rates import CREATES, READS
 
 Json = dict[str, Any]
@@ -61,12 +61,11 @@ def build(app: Flask, settings: Settings) -> Json:
             "title": "asynch",
             "version": version("asynch"),
             "summary": "A durable queue in front of slow HTTP model services",
-            "description": "Ids are answered as text, and taken as text or number. Times are RFC 3339 in UTC with "
-            "milliseconds. Errors are RFC 9457 problem documents.",
+            "description": ABOUT,
         },
         "servers": [{"url": settings.public_url}],
         "security": [{name: [] for name in schemes}] if schemes else [],
-        "tags": [{"name": name} for name in sorted({rule.endpoint.partition(".")[0] for rule in _rules(app)})],
+        "tags": [{"name": name, "description": words} for name, words in TAGS.items()],
         "paths": _paths(app, refs, schemas, schemes),
         "components": {
             "schemas": schemas,
@@ -83,7 +82,7 @@ def _rules(app: Flask) -> Iterator[Rule]:
 
 def _models() -> list[tuple[type[BaseModel], Mode]]:
     asked = {model for o in OPERATIONS.values() for model in (o.body, o.query) if model is not None}
-    told: set[type[BaseModel]] = {Problem, Event}
+    told: set[type[BaseModel]] = {Problem, Delivered}
     told |= {shape for o in OPERATIONS.values() for shape in o.answers.values() if isinstance(shape, type)}
     found: list[tuple[type[BaseModel], Mode]] = [(model, "validation") for model in asked]
     found += [(model, "serialization") for model in told]
@@ -159,7 +158,7 @@ def _operation(app: Flask, rule: Rule, refs: Refs, schemas: Json) -> Json:
 def _delivery(refs: Refs) -> Json:
     return {
         "summary": "A final state, signed as Standard Webhooks 1.0.0 has it",
-        "requestBody": {"required": True, "content": {"application/json": {"schema": refs[Event]}}},
+        "requestBody": {"required": True, "content": {"application/json": {"schema": refs[Delivered]}}},
         "responses": {"2XX": {"description": "It arrived."}, "410": {"description": "Do not come again."}},
     }
 

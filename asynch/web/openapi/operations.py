@@ -49,7 +49,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "models.update_model": Operation({200: answers.ModelId}, body=models.ModelChanges, errors=(404, 409)),
     "models.delete_model": Operation({200: answers.ModelId}, query=models.Deletion, errors=(404, 409)),
     "models.get_model": Operation({200: answers.ModelAlone}, query=models.WhichModel, errors=(404,)),
-    "models.list_model": Operation({200: answers.ModelList}, body=models.Search),
+    "models.list_model": Operation({200: answers.ModelList}, body=models.ModelSearch),
     "models.test_model": Operation({200: answers.Tried}, body=models.Trial, errors=(404, 409)),
     "tasks.create_task": Operation(
         {202: task_answers.Accepted},
@@ -91,7 +91,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "tasks.cancel_batch": Operation({200: task_answers.Changed}, body=task_bodies.ManyIn),
     "tasks.retry_batch": Operation({200: task_answers.Changed}, body=task_bodies.ManyIn),
     "streams.events": Operation(
-        {200: task_answers.Change, 204: None},
+        {200: task_answers.TaskEvent, 204: None},
         errors=(404, 410),
         asks=("Last-Event-ID",),
         tells={200: _RATES, 204: _RATES},
@@ -100,14 +100,14 @@ OPERATIONS: Mapping[str, Operation] = {
     "progress.post_progress": Operation(
         {204: None}, body=progress.ProgressIn, query=answers.ProgressLink, errors=(403, 404, 409, 410)
     ),
-    "stats.list_model_stat": Operation({200: answers.ModelDays}, body=stats.ModelDays),
-    "stats.list_biz_stat": Operation({200: answers.BizDays}, body=stats.BizDays),
-    "oplog.list_op_log": Operation({200: answers.OpList}, body=oplog.Search),
+    "stats.list_model_stat": Operation({200: answers.ModelDays}, body=stats.ModelDaysIn),
+    "stats.list_biz_stat": Operation({200: answers.BizDays}, body=stats.BizDaysIn),
+    "oplog.list_op_log": Operation({200: answers.OpList}, body=oplog.OpSearch),
     "workers.list_worker": Operation({200: answers.WorkerList}),
     "tenants.get_tenant": Operation({200: answers.TenantTold}, query=tenants.WhichTenant),
-    "tenants.update_tenant": Operation({200: answers.TenantTold}, body=tenants.Changes),
-    "services.update_service": Operation({200: answers.ServiceTold}, body=services.Change),
-    "services.list_service": Operation({200: answers.ServiceList}, body=services.Search),
+    "tenants.update_tenant": Operation({200: answers.TenantTold}, body=tenants.TenantChanges),
+    "services.update_service": Operation({200: answers.ServiceTold}, body=services.ServiceChange),
+    "services.list_service": Operation({200: answers.ServiceList}, body=services.ServiceSearch),
     "webhooks.rotate_secret": Operation({200: answers.Secret}),
     "webhooks.list_delivery": Operation({200: task_answers.DeliveryList}, body=webhooks.DeliveriesIn),
     "webhooks.redeliver": Operation({202: answers.DeliveryId}, errors=(404,)),

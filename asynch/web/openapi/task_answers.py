@@ -175,7 +175,7 @@ class StatusDocument(Whole):
     links: Links = Field(alias="_links")
 
 
-class Change(Answer):
+class TaskEvent(Answer):
     """One event of the stream; the last one is `done`."""
 
     media_type = "text/event-stream"
@@ -240,7 +240,7 @@ class DeliveryList(Answer):
     total_capped: bool
 
 
-class Event(Answer):
+class Delivered(Answer):
     """The body of a delivery, signed as Standard Webhooks 1.0.0 has it."""
 
     type: callbacks.Event

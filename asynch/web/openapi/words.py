@@ -5,6 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+ABOUT = """\
+To begin: `POST /model/createModel` registers a service. `POST /task/createTask` queues a call of it and answers \
+202 with `taskId` and `statusUrl`. `GET` that URL, with `Prefer: wait=30` or every `Retry-After` seconds, until \
+`final` is true: `status` is then `completed`, `failed` or `cancelled`. `GET /task/{taskId}/result` leads with a \
+303 to the file.
+
+Ids are answered as text, and taken as text or number. Times are RFC 3339 in UTC with milliseconds. A member that \
+is null in a request says as little as one that is absent; members that are not told here are refused. Errors are \
+RFC 9457 problem documents; `code` is for programs."""
+
 FIELDS: Mapping[str, str] = {
     "apiKey": "Headers of the call, `Key:Value,Key2:\"Value2\"`; answered masked, and the mask leaves them unchanged.",
     "apiPath": "The path that was asked.",
@@ -154,6 +164,24 @@ EXAMPLES: Mapping[str, Any] = {
     "modelName": "demo",
     "requestPayload": {"text": "Hello"},
     "route": "v1/speech",
+}
+
+#: the parts of the service, in the order in which a newcomer meets them
+TAGS: Mapping[str, str] = {
+    "models": "The services that are called: each is registered once, and tasks name it.",
+    "tasks": "Calls of a model: created, watched, collected, cancelled, run again.",
+    "streams": "Changes of a task as they happen.",
+    "files": "Results, behind signed links.",
+    "progress": "What a running model says of its progress, behind a signed link that its call brings.",
+    "webhooks": "Callbacks: their secret, and what became of deliveries; for admins.",
+    "stats": "How much is called and created.",
+    "oplog": "Who asked for what; for admins.",
+    "tenants": "What a tenant may have at once; for admins.",
+    "services": "How many calls a service takes at once, over all models that share its URL; for admins.",
+    "workers": "Who works here; for admins.",
+    "health": "For load balancers and orchestrators.",
+    "metrics": "For Prometheus.",
+    "docs": "This description.",
 }
 
 ERRORS: Mapping[int, str] = {
