@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 import requests
@@ -18,9 +18,10 @@ from asynch import db
 from asynch.service import progress
 from asynch.web.app import create_app
 from asynch.web.openapi.document import build
+from asynch.web.openapi.links import LINKS
 from asynch.web.openapi.operations import OPERATIONS
 from tests import rows
-from tests.integration.test_openapi import Json, expect_shape, expect_told
+from tests.integration.test_openapi import Json, expect_shape, expect_told, told_path
 from tests.integration.test_routes_matrix import HERE, OWN, Cast, Things, cast_on
 from tests.live import MakeParts, serving
 from tests.task_api import Hand
@@ -178,10 +179,7 @@ def route_of(app: Flask, endpoint: str) -> str:
 )
 def test_every_success_is_seen_and_fits(stage: Stage, app: Flask, document: Json, endpoint: str, status: int) -> None:
     route = route_of(app, endpoint)
-    if scenario := SCENARIOS.get((endpoint, status)):
-        answer = scenario(stage)
-    else:
-        answer = stage.team.send(ADMIN, route, stage.things)
+    answer = answered(stage, app, endpoint, status)
 
     assert answer.status_code == status, (
         f"{endpoint} is told to answer {status}, and answered {answer.status_code}: "
@@ -190,6 +188,59 @@ def test_every_success_is_seen_and_fits(stage: Stage, app: Flask, document: Json
     expect_told(document, route, answer)
     if answer.headers.get("Content-Type") == "application/json" and endpoint != "files.get_file":
         assert answer.json().get("list") != [], "a list with nothing in it shows nothing"
+
+
+def answered(stage: Stage, app: Flask, endpoint: str, status: int) -> requests.Response:
+    if scenario := SCENARIOS.get((endpoint, status)):
+        return scenario(stage)
+    return stage.team.send(ADMIN, route_of(app, endpoint), stage.things)
+
+
+#: links that lead to a refusal, as the thing is at that moment
+REFUSED = {("socket", 426), ("retryTask", 409), ("deleteModel", 409)}
+
+
+@pytest.mark.parametrize("endpoint", LINKS)
+def test_each_link_leads_on(stage: Stage, app: Flask, document: Json, endpoint: str) -> None:
+    status = next(status for status, shape in OPERATIONS[endpoint].answers.items() if isinstance(shape, type))
+    come = answered(stage, app, endpoint, status)
+    assert come.status_code == status
+
+    method, _, rule = route_of(app, endpoint).partition(" ")
+    links = document["paths"][told_path(rule)][method.lower()]["responses"][str(status)]["links"]
+    assert len(links) == len(LINKS[endpoint])
+    in_order = sorted(links.values(), key=lambda link: link["operationId"] == "deleteModel")  # it ends the others
+    led = {link["operationId"]: follow(stage, document, come, link).status_code for link in in_order}
+    assert [end for end in led.items() if end[1] >= 400 and end not in REFUSED] == []
+
+
+def follow(stage: Stage, document: Json, come: requests.Response, link: Json) -> requests.Response:
+    (method, path), *_ = [
+        (method, path)
+        for path, operations in document["paths"].items()
+        for method, told in operations.items()
+        if told["operationId"] == link["operationId"]
+    ]
+    values = resolved(link.get("parameters", {}), come)
+    query = {name: value for name, value in values.items() if "{" + name + "}" not in path}
+    return stage.call(
+        method.upper(), f"{path.format(**values)}?{urlencode(query)}", resolved(link.get("requestBody"), come)
+    )
+
+
+def resolved(value: Any, come: requests.Response) -> Any:
+    """A value with OpenAPI's runtime expressions replaced."""
+    if isinstance(value, dict):
+        return {name: resolved(inner, come) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [resolved(inner, come) for inner in value]
+    if not isinstance(value, str):
+        return value
+    source, _, pointer = value.partition(".body#/")
+    found = come.json() if source == "$response" else json.loads(come.request.body or b"")
+    for step in pointer.split("/"):
+        found = found[int(step) if isinstance(found, list) else step]
+    return found
 
 
 def test_no_scenario_is_spare() -> None:
