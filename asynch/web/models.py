@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import codecs
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal
 
 from flask import Blueprint
@@ -17,7 +18,7 @@ from asynch.domain.bindings import BINDINGS_PATTERN, MAX_BASE_URL, MAX_BINDINGS,
 from asynch.domain.rawjson import RawJson
 from asynch.service.models import ModelKey, Registry
 from asynch.service.trial import HEAD_BYTES, Answer
-from asynch.store.models import Model
+from asynch.store.models import Model, ModelSpec
 from asynch.web import parts
 from asynch.web.auth import caller, named_tenant, principal
 from asynch.web.bodies import (
@@ -81,8 +82,11 @@ class Fields(Body):
         return self.model_dump(exclude_none=True, exclude={"id"})
 
 
-def _without_least(schema: dict[str, Any]) -> None:
-    """What means the default is no mistake."""
+def _with_defaults(schema: dict[str, Any]) -> None:
+    """The defaults that hold; and what means them is no mistake."""
+    for spec in fields(ModelSpec):
+        if spec.default is not MISSING:
+            schema["properties"][to_camel(spec.name)]["default"] = spec.default
     for name in _DEFAULTED:
         for choice in schema["properties"][to_camel(name)]["anyOf"]:
             choice.pop("minimum", None)
@@ -91,7 +95,7 @@ def _without_least(schema: dict[str, Any]) -> None:
 class NewModel(Fields):
     """createModel: null, absent or ≤ 0 means the default for the counts that must be positive."""
 
-    model_config = ConfigDict(json_schema_extra=_without_least)
+    model_config = ConfigDict(json_schema_extra=_with_defaults)
 
     model_name: Name
     base_url: BaseUrl

@@ -66,7 +66,12 @@ TABLE: Mapping[type[Exception], Kind] = {
 _SERVICE_CODES = {DatabaseDown: "database_down", StorageError: "storage_error", IssuerDown: "issuer_down"}
 
 #: the framework's errors whose code clients meet elsewhere under another name than the status phrase
-_CODES = {400: "malformed_body", 413: "body_too_large", 500: "internal"}
+_CODES = {
+    400: "malformed_body",
+    413: "body_too_large",
+    416: "requested_range_not_satisfiable",  # later versions of Python call it otherwise
+    500: "internal",
+}
 
 
 def register(app: Flask) -> None:

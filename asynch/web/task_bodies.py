@@ -96,7 +96,7 @@ class TaskIn(Body):
     biz_name: Short | None = None
     client_ref: Short | None = None
     metadata: Annotated[RawJson, AfterValidator(_object), WithJsonSchema({"type": "object"})] | None = None
-    priority: Annotated[int, Field(ge=0, le=9)] | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] | None = Field(None, json_schema_extra={"default": 0})
     delay_seconds: Annotated[float, Field(ge=0, le=INT4_MAX)] | None = None
     not_before: Time | None = None
     queue_timeout_seconds: Annotated[int, Field(ge=1, le=INT4_MAX)] | None = None

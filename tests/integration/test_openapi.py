@@ -13,10 +13,12 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from asynch import db
+from asynch.errors import Refused
 from asynch.web.app import create_app
 from asynch.web.openapi.document import build
 from asynch.web.openapi.operations import OPERATIONS
-from asynch.web.openapi.words import FIELDS
+from asynch.web.openapi.words import CODES, ERRORS, FIELDS
+from asynch.web.problem import TABLE
 from tests.integration.test_routes_matrix import OWN, ROUTES, Cast, cast_on
 from tests.live import MakeParts, serving
 
@@ -86,6 +88,21 @@ def test_shapes_have_names_that_a_generator_can_use(document: Json) -> None:
     assert [name for name in document["components"]["schemas"] if not re.fullmatch("[A-Z][A-Za-z]+", name)] == []
 
 
+def test_every_refusal_has_its_code_told(document: Json) -> None:
+    told = {(kind.status, refusal.code) for refusal, kind in TABLE.items() if issubclass(refusal, Refused)}
+
+    assert {(status, code) for status, code in told if code not in CODES[status]} == set()
+    assert set(CODES) == set(ERRORS)
+
+
+def test_what_is_absent_has_the_default_that_is_told(document: Json) -> None:
+    members = document["components"]["schemas"]["NewModel"]["properties"]
+
+    assert {name: members[name]["default"] for name in ("httpMethod", "timeoutSeconds", "queueLimit", "enabled")} == {
+        "httpMethod": "POST", "timeoutSeconds": 60, "queueLimit": 1000, "enabled": 1,
+    }  # fmt: skip
+
+
 def test_every_part_is_told_once(document: Json) -> None:
     used = {tag for path in document["paths"].values() for told in path.values() for tag in told["tags"]}
 
@@ -138,6 +155,8 @@ def expect_told(document: Json, route: str, answer: requests.Response) -> None:
         assert media_type in kinds, (route, media_type)
         if "json" in media_type:
             expect_shape(document, kinds[media_type]["schema"], answer.json())
+    if not answer.ok:
+        assert answer.json()["code"] in CODES[answer.status_code]
 
 
 def expect_headers(told: Json, answer: requests.Response) -> None:

@@ -21,7 +21,7 @@ from asynch.web.openapi.answers import Problem
 from asynch.web.openapi.links import LINKS, Link
 from asynch.web.openapi.operations import OPERATIONS, Operation, Shape
 from asynch.web.openapi.task_answers import Delivered
-from asynch.web.openapi.words import ABOUT, ERRORS, EXAMPLES, FIELDS, TAGS
+from asynch.web.openapi.words import ABOUT, CODES, ERRORS, EXAMPLES, FIELDS, TAGS
 from asynch.web.rates import CREATES, READS
 
 Json = dict[str, Any]
@@ -199,7 +199,7 @@ def _operation_id(endpoint: str) -> str:
 
 def _problem(status: int, refs: Refs) -> Json:
     return {
-        "description": ERRORS[status],
+        "description": f"{ERRORS[status]} `code`: {', '.join(f'`{code}`' for code in CODES[status])}.",
         "headers": headers.told("X-Request-Id", *_OF_ERRORS.get(status, ())),
         "content": {"application/problem+json": {"schema": refs[Problem]}},
     }

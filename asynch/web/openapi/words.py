@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from asynch.errors import ErrorCode
+
 ABOUT = """\
 To begin: `POST /model/createModel` registers a service. `POST /task/createTask` queues a call of it and answers \
 202 with `taskId` and `statusUrl`. `GET` that URL, with `Prefer: wait=30` or every `Retry-After` seconds, until \
@@ -199,4 +201,26 @@ ERRORS: Mapping[int, str] = {
     429: "Too much, or too often.",
     500: "Internal error.",
     503: "Not now: try again.",
+}
+
+#: what `code` may be, by status; a failed task's own is in its 409
+CODES: Mapping[int, tuple[str, ...]] = {
+    400: ("malformed_body", "bad_handshake"),
+    401: ("unauthenticated",),
+    403: ("forbidden", "link_invalid", "link_expired", "host_not_allowed", "origin_not_allowed"),
+    404: ("not_found", "model_not_found"),
+    409: (
+        *("conflict", "model_exists", "model_disabled", "tasks_not_final", "not_retryable", "key_in_flight"),
+        *("call_over", "no_result"),
+        *(code.value for code in ErrorCode),
+    ),
+    410: ("gone", "task_final"),
+    413: ("body_too_large",),
+    415: ("unsupported_media_type",),
+    416: ("requested_range_not_satisfiable",),
+    422: ("invalid_input", "key_reused"),
+    426: ("upgrade_required",),
+    429: ("queue_full", "too_many_requests", "too_many_failures", "too_many_tests", "no_free_slot"),
+    500: ("internal",),
+    503: ("overloaded", "database_down", "storage_error", "issuer_down", "not_ready"),
 }
