@@ -62,7 +62,7 @@ def _signature(key: str, text: bytes) -> str:
 
 
 #: what `cleaned` asks for, as far as a pattern can say it
-URL_PATTERN = r"^[Hh][Tt]{2}[Pp][Ss]?://[!-\[\]-~]+$"
+URL_PATTERN = r"^[Hh][Tt]{2}[Pp][Ss]?://[^/?#:@\\\s][!-\[\]-~]*$"
 
 
 def cleaned(url: str) -> str:
