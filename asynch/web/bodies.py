@@ -34,6 +34,8 @@ INT4_MAX = 2**31 - 1
 INT8_MAX = 2**63 - 1
 _CHUNK = 1 << 16
 _ID = re.compile(r"[0-9]{1,19}")
+#: what may be stored, as far as a pattern that all can read says it
+STORABLE = r"^[^\u0000]*$"
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -166,7 +168,7 @@ def _flag(value: object) -> object:
     raise ValueError("expected 0, 1, false or true")
 
 
-Text = Annotated[str, AfterValidator(_storable), Pattern(r"^[^\u0000]*$")]
+Text = Annotated[str, AfterValidator(_storable), Pattern(STORABLE)]
 Id = Annotated[int, Field(ge=1, le=INT8_MAX), BeforeValidator(_id), WithJsonSchema(_number_or_digits(1))]
 TenantId = Annotated[
     int, Field(ge=0, le=INT8_MAX, strict=True), BeforeValidator(_tenant_id), WithJsonSchema(_number_or_digits(0))

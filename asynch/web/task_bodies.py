@@ -18,7 +18,7 @@ from pydantic import (
 from asynch.domain import callbacks
 from asynch.domain.rawjson import RawJson
 from asynch.store.tasks import NewTask, TaskFilter
-from asynch.web.bodies import INT4_MAX, INT8_MAX, Body, Flag, Page, Pattern, TenantId, Text, said, whole
+from asynch.web.bodies import INT4_MAX, INT8_MAX, STORABLE, Body, Flag, Page, Pattern, TenantId, Text, said, whole
 
 #: Members kept as the JSON text that was sent.
 RAW = frozenset({"requestPayload", "metadata"})
@@ -74,7 +74,9 @@ def _short(text: str) -> str:
     return text
 
 
-TaskId = Annotated[Text, BeforeValidator(_task_id), WithJsonSchema({"type": ["string", "integer"]})]
+TaskId = Annotated[
+    Text, BeforeValidator(_task_id), WithJsonSchema({"type": ["string", "integer"], "pattern": STORABLE})
+]
 Time = Annotated[AwareDatetime, BeforeValidator(_time), Pattern(r"^[0-8]\d{3}-\d\d-\d\dT")]
 CallbackUrl = Annotated[Text, Field(max_length=callbacks.MAX_URL), Pattern(callbacks.URL_PATTERN)]
 Short = Annotated[Text, Field(max_length=128)]
