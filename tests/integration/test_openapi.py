@@ -24,6 +24,9 @@ from tests.live import MakeParts, serving
 
 Json = dict[str, Any]
 
+ANCHOR = re.compile(r'href="#([^"]*)"')
+ID = re.compile(r' id="([^"]*)"')
+
 #: what HTTP and browsers have among themselves; no client of ours looks at it
 COMMON = {
     *("cache-control", "connection", "content-length", "content-security-policy", "content-type", "date"),
@@ -56,8 +59,12 @@ def test_every_route_is_described_and_nothing_else(app: Flask) -> None:
     assert {rule.endpoint for rule in app.url_map.iter_rules()} == set(OPERATIONS)
 
 
-def test_the_document_is_openapi(document: Json) -> None:
-    OpenAPIV31SpecValidator(document).validate()
+@pytest.mark.parametrize("mode", ["none", "apikey", "gateway", "jwt"])
+def test_the_document_is_openapi(app: Flask, mode: str) -> None:
+    settings = app.extensions["asynch"].settings
+    auth = settings.auth.model_copy(update={"mode": mode})
+
+    OpenAPIV31SpecValidator(build(app, settings.model_copy(update={"auth": auth}))).validate()
 
 
 def test_links_lead_to_what_is_there(document: Json) -> None:
@@ -136,6 +143,14 @@ def test_the_page_needs_no_other_host(team: Cast, document: Json) -> None:
     assert "src=" not in answer.text
     assert 'href="http' not in answer.text
     assert [path for path in document["paths"] if path not in answer.text] == []
+
+
+def test_the_pages_links_lead_somewhere(team: Cast) -> None:
+    page = team.live.call("GET", "/docs").text
+    places = ID.findall(page)
+
+    assert len(places) == len(set(places))
+    assert set(ANCHOR.findall(page)) - set(places) == set()
 
 
 def expect_told(document: Json, route: str, answer: requests.Response) -> None:
