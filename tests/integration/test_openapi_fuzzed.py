@@ -14,7 +14,7 @@ from asynch.service import keys
 from tests import rows
 from tests.live import MakeParts, serving
 
-#: 409, 404: a name that is taken or unknown. 422 is no answer to what fits the schema, but where JSON Schema cannot say
+#: 409, 404: a name that is taken or unknown; 429: a queue whose limit became small. 422 is no answer to what fits the schema, but where JSON Schema cannot say
 #: the rule: parameters that go together (getModel), hosts that may not be called, header bindings
 CONFIG = """
 hooks = "hooks.py"
@@ -36,13 +36,13 @@ max-examples = 20
 
 [checks]
 response_schema_conformance.validate-formats = true
-positive_data_acceptance.expected-statuses = ["2xx", "303", "304", "401", "403", "404", "409", "410", "426"]
+positive_data_acceptance.expected-statuses = ["2xx", "303", "304", "401", "403", "404", "409", "410", "426", "429"]
 
 [[operations]]
 include-operation-id = [
     "createModel", "updateModel", "getModel", "testModel", "updateService", "createTask", "testDelivery",
 ]
-checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404", "409", "422"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404", "409", "422", "429"]
 
 # a stream without news is left after that
 [[operations]]

@@ -32,7 +32,9 @@ _HEADERS: Mapping[str, _Header] = {
     ),
     "Idempotency-Replayed": _Header("`true` when the tasks had been created before.", {"const": "true"}),
     "If-None-Match": _Header("304 while the ETag is still this one."),
-    "Last-Event-ID": _Header("Go on after this event.", {"type": "string", "pattern": "^[0-9]{1,18}$"}),
+    "Last-Event-ID": _Header(
+        "Go on after this event; empty: from the first.", {"type": "string", "pattern": "^[0-9]{0,18}$"}
+    ),
     "Location": _Header("Where to look next, absolute.", _URL),
     "Prefer": _Header("`wait=N`: answer when the task is final, or after N seconds (60 at most)."),
     "Preference-Applied": _Header("The wait that was granted.", {"type": "string", "pattern": "^wait=[0-9]+$"}),
