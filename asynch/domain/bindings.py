@@ -9,6 +9,14 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 MAX_BINDINGS = 1024
 MAX_BASE_URL = 256
+#: what their checks ask for, as far as a pattern can say it
+URL_PATTERN = (
+    r"^[Hh][Tt]{2}[Pp][Ss]?://([A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])"
+    r"(:[0-9]*)?([/?][^\s\\#]*)?$"
+)
+BINDINGS_PATTERN = (
+    r"^ *$|^[ -~\u00a0-\u00ff]+[:=][ -~\u00a0-\u00ff\u2022]+$"  # U+2022: of the mask, which may be sent back
+)
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _SENDABLE = re.compile(r"[\x20-\x7e\xa0-\xff]*")  # latin-1 without either block of control characters

@@ -61,6 +61,10 @@ def _signature(key: str, text: bytes) -> str:
     return base64.b64encode(hmac.digest(secret, text, hashlib.sha256)).decode()
 
 
+#: what `cleaned` asks for, as far as a pattern can say it
+URL_PATTERN = r"^[Hh][Tt]{2}[Pp][Ss]?://[^/?#:@\\\s][!-\[\]-~]*$"
+
+
 def cleaned(url: str) -> str:
     """A receiver's URL without its fragment. ValueError for one that cannot be called."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
@@ -14,11 +15,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     ValidationError,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails
+from pydantic_core import CoreSchema, ErrorDetails
 from werkzeug.exceptions import UnsupportedMediaType
 
 from asynch.domain import rawjson
@@ -34,6 +37,8 @@ _CHUNK = 1 << 16
 #: reads ahead by itself.
 _PIECE = 1 << 14
 _ID = re.compile(r"[0-9]{1,19}")
+#: what may be stored, as far as a pattern that all can read says it
+STORABLE = r"^[^\u0000]*$"
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -123,6 +128,26 @@ def _pointer(path: tuple[str | int, ...]) -> str:
     return "#" + "".join("/" + quote(step, safe="", errors="replace") for step in steps)
 
 
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """What is told of a text, where a check of our own says more than a pattern can."""
+
+    pattern: str
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(core), "pattern": self.pattern}
+
+
+def said(*names: str) -> dict[str, Any]:
+    """JSON Schema for: these members are there, and not null."""
+    return {"required": [*names], "properties": {name: {"not": {"type": "null"}} for name in names}}
+
+
+def whole(value: object) -> object:
+    """1.0 as 1: to JSON Schema, and to the JSON of most languages, it is the same number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _storable(text: str) -> str:
     if _UNSTORABLE.search(text):
         raise ValueError("holds a character that cannot be stored (NUL or half of a surrogate pair)")
@@ -144,7 +169,8 @@ def _tenant_id(value: object) -> object:
 
 def _number_or_digits(least: int) -> dict[str, Any]:
     """How ids are described."""
-    digits = {"type": "string", "pattern": "^[0-9]{1,19}$"}
+    pattern = "^0*[1-9][0-9]*$" if least else "^[0-9]+$"
+    digits = {"type": "string", "pattern": pattern, "maxLength": 19}
     return {"anyOf": [{"type": "integer", "minimum": least, "maximum": INT8_MAX}, digits]}
 
 
@@ -154,7 +180,7 @@ def _flag(value: object) -> object:
     raise ValueError("expected 0, 1, false or true")
 
 
-Text = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[str, AfterValidator(_storable), Pattern(STORABLE)]
 Id = Annotated[int, Field(ge=1, le=INT8_MAX), BeforeValidator(_id), WithJsonSchema(_number_or_digits(1))]
 TenantId = Annotated[
     int, Field(ge=0, le=INT8_MAX, strict=True), BeforeValidator(_tenant_id), WithJsonSchema(_number_or_digits(0))
@@ -168,6 +194,11 @@ class Body(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, alias_generator=to_camel, hide_input_in_errors=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, values: Any) -> Any:
+        return {name: whole(value) for name, value in values.items()} if isinstance(values, Mapping) else values
 
 
 class Page(Body):

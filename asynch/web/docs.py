@@ -6,11 +6,12 @@ import threading
 from dataclasses import dataclass
 
 import orjson
-from flask import Blueprint, Flask, Response, current_app, render_template, request
+from flask import Blueprint, Flask, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
 from asynch.web import parts
 from asynch.web.openapi.document import build
+from asynch.web.openapi.page import render
 
 bp = Blueprint("docs", __name__, template_folder="openapi/templates")
 
@@ -43,17 +44,12 @@ def page() -> ResponseReturnValue:
     return response
 
 
-def _shown(value: object) -> str:
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-
-
 def _written() -> _Written:
     """Made once: it is the same for the life of the process, and anybody may ask for it."""
     app: Flask = current_app
     with _lock:
         if _KEPT not in app.extensions:
             document = build(app, parts().settings)
-            page = render_template("docs.html", api=document, shown=_shown)
-            app.extensions[_KEPT] = _Written(orjson.dumps(document), page)
+            app.extensions[_KEPT] = _Written(orjson.dumps(document), render(document))
         written: _Written = app.extensions[_KEPT]
         return written

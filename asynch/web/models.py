@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import codecs
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal
 
 from flask import Blueprint
@@ -13,11 +14,11 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from asynch.domain import rawjson
-from asynch.domain.bindings import MAX_BASE_URL, MAX_BINDINGS
+from asynch.domain.bindings import BINDINGS_PATTERN, MAX_BASE_URL, MAX_BINDINGS, URL_PATTERN
 from asynch.domain.rawjson import RawJson
 from asynch.service.models import ModelKey, Registry
 from asynch.service.trial import HEAD_BYTES, Answer
-from asynch.store.models import Model
+from asynch.store.models import Model, ModelSpec
 from asynch.web import parts
 from asynch.web.auth import caller, named_tenant, principal
 from asynch.web.bodies import (
@@ -27,12 +28,15 @@ from asynch.web.bodies import (
     Flag,
     Id,
     Page,
+    Pattern,
     TenantId,
     Text,
     checked,
     read_body,
     read_json,
     read_query,
+    said,
+    whole,
 )
 
 bp = Blueprint("models", __name__, url_prefix="/model")
@@ -49,6 +53,7 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
+BaseUrl = Annotated[Text, Field(min_length=1, max_length=MAX_BASE_URL), Pattern(URL_PATTERN)]
 Name = Annotated[Text, Field(min_length=1, max_length=128)]
 Count = Annotated[int, Field(ge=0, le=INT4_MAX)]
 Positive = Annotated[int, Field(ge=1, le=INT4_MAX)]
@@ -59,7 +64,7 @@ class Fields(Body):
 
     route: Annotated[Text, Field(max_length=256)] | None = None
     http_method: Annotated[Literal["GET", "POST"], BeforeValidator(_upper)] | None = None
-    api_key: Annotated[Text, Field(max_length=MAX_BINDINGS)] | None = None
+    api_key: Annotated[Text, Field(max_length=MAX_BINDINGS), Pattern(BINDINGS_PATTERN)] | None = None
     enabled: Flag | None = None
     max_concurrency: Annotated[int, Field(ge=1, le=MOST_SLOTS)] | None = None
     queue_limit: Positive | None = None
@@ -77,8 +82,11 @@ class Fields(Body):
         return self.model_dump(exclude_none=True, exclude={"id"})
 
 
-def _without_least(schema: dict[str, Any]) -> None:
-    """What means the default is no mistake."""
+def _with_defaults(schema: dict[str, Any]) -> None:
+    """The defaults that hold; and what means them is no mistake."""
+    for spec in fields(ModelSpec):
+        if spec.default is not MISSING:
+            schema["properties"][to_camel(spec.name)]["default"] = spec.default
     for name in _DEFAULTED:
         for choice in schema["properties"][to_camel(name)]["anyOf"]:
             choice.pop("minimum", None)
@@ -87,10 +95,10 @@ def _without_least(schema: dict[str, Any]) -> None:
 class NewModel(Fields):
     """createModel: null, absent or ≤ 0 means the default for the counts that must be positive."""
 
-    model_config = ConfigDict(json_schema_extra=_without_least)
+    model_config = ConfigDict(json_schema_extra=_with_defaults)
 
     model_name: Name
-    base_url: Annotated[Text, Field(min_length=1, max_length=MAX_BASE_URL)]
+    base_url: BaseUrl
 
     @model_validator(mode="before")
     @classmethod
@@ -99,16 +107,19 @@ class NewModel(Fields):
         return {name: value for name, value in values.items() if not (name in aliases and _is_unset(value))}
 
 
-def _is_unset(value: object) -> bool:
+def _is_unset(given: object) -> bool:
+    value = whole(given)
     return isinstance(value, int) and not isinstance(value, bool) and value <= 0
 
 
 class ModelChanges(Fields):
     """updateModel: with an id, modelName is the new name; without, it says which model."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": [said("id"), said("modelName")]})
+
     id: Id | None = None
     model_name: Name | None = None
-    base_url: Annotated[Text, Field(min_length=1, max_length=MAX_BASE_URL)] | None = None
+    base_url: BaseUrl | None = None
 
     @model_validator(mode="after")
     def _names_one(self) -> ModelChanges:
@@ -137,7 +148,7 @@ class Deletion(Body):
     force: Literal["true", "false", "1", "0"] = "false"
 
 
-class Search(Body):
+class ModelSearch(Body):
     """listModel."""
 
     page: Page = Page()
@@ -208,7 +219,7 @@ def get_model() -> ResponseReturnValue:
 @bp.post("/listModel")
 def list_model() -> ResponseReturnValue:
     """A page of the tenant's models, newest first; lanes of the system are shown to admins only."""
-    body = read_json(Search)
+    body = read_json(ModelSearch)
     tenant_id = named_tenant(body.tenant_id)
     kind = body.kind if principal().is_admin else "model"
     models = registry()

@@ -18,7 +18,7 @@ from asynch.web.task_bodies import TaskId, Time
 bp = Blueprint("oplog", __name__, url_prefix="/opLog")
 
 
-class Search(Body):
+class OpSearch(Body):
     """listOpLog; null and empty texts narrow nothing."""
 
     page: Page = Page()
@@ -49,7 +49,7 @@ class Search(Body):
 @bp.post("/listOpLog")
 def list_op_log() -> ResponseReturnValue:
     """A page of the op log, newest first."""
-    body = read_json(Search)
+    body = read_json(OpSearch)
     found = Reports(parts().pool).op_logs(
         principal(),
         named_tenant(body.tenant_id),

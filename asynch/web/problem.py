@@ -79,7 +79,12 @@ _SERVICE_CODES = {
 }
 
 #: the framework's errors whose code clients meet elsewhere under another name than the status phrase
-_CODES = {400: "malformed_body", 413: "body_too_large", 500: "internal"}
+_CODES = {
+    400: "malformed_body",
+    413: "body_too_large",
+    416: "requested_range_not_satisfiable",  # later versions of Python call it otherwise
+    500: "internal",
+}
 
 
 def register(app: Flask) -> None:

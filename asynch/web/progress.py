@@ -6,12 +6,12 @@ from typing import Annotated
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from asynch.service.progress import check
 from asynch.store.progress import Note
 from asynch.web import parts
-from asynch.web.bodies import Body, Text, read_json
+from asynch.web.bodies import Body, Text, read_json, said
 from asynch.web.task_bodies import number_of
 
 bp = Blueprint("progress", __name__)
@@ -21,6 +21,8 @@ _MAX_BODY = 16 * 1024
 
 class ProgressIn(Body):
     """How far it is, and a word for people; what is absent or null stays as it was."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [said("progress"), said("message")]})
 
     progress: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
     message: Annotated[Text, Field(max_length=1024)] | None = None

@@ -8,25 +8,24 @@ from flask import Blueprint
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
-from asynch.domain.bindings import MAX_BASE_URL
 from asynch.service.services import Services
 from asynch.store.limits import Service
 from asynch.web import parts
 from asynch.web.auth import caller, principal
 from asynch.web.bodies import Body, Page, Text, read_json
-from asynch.web.models import MOST_SLOTS
+from asynch.web.models import MOST_SLOTS, BaseUrl
 
 bp = Blueprint("services", __name__, url_prefix="/service")
 
 
-class Change(Body):
+class ServiceChange(Body):
     """updateService."""
 
-    base_url: Annotated[Text, Field(min_length=1, max_length=MAX_BASE_URL)]
+    base_url: BaseUrl
     max_concurrency: Annotated[int, Field(ge=0, le=MOST_SLOTS)]
 
 
-class Search(Body):
+class ServiceSearch(Body):
     """listService."""
 
     page: Page = Page()
@@ -41,14 +40,14 @@ def _services() -> Services:
 @bp.put("/updateService")
 def update_service() -> ResponseReturnValue:
     """Limit the calls to a base URL; 0 takes the limit away."""
-    body = read_json(Change)
+    body = read_json(ServiceChange)
     return _shown(_services().update(caller(), body.base_url, max_concurrency=body.max_concurrency))
 
 
 @bp.post("/listService")
 def list_service() -> ResponseReturnValue:
     """A page of the services that have, or had, a limit."""
-    body = read_json(Search)
+    body = read_json(ServiceSearch)
     found, total = _services().search(
         principal(), base_url=body.base_url, limit=body.page.page_size, offset=body.page.offset
     )

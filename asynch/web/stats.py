@@ -49,13 +49,13 @@ class Days(Body):
         return StatFilter(self.start_day, self.end_day, self.creator or None, name or None)
 
 
-class ModelDays(Days):
+class ModelDaysIn(Days):
     """listModelStat."""
 
     model_name: Text | None = None
 
 
-class BizDays(Days):
+class BizDaysIn(Days):
     """listBizStat."""
 
     biz_name: Text | None = None
@@ -64,7 +64,7 @@ class BizDays(Days):
 @bp.post("/listModelStat")
 def list_model_stat() -> ResponseReturnValue:
     """Calls started a day, creator and model."""
-    body = read_json(ModelDays)
+    body = read_json(ModelDaysIn)
     rows, total = Reports(parts().pool).model_stats(
         named_tenant(body.tenant_id),
         body.wanted(body.model_name),
@@ -77,7 +77,7 @@ def list_model_stat() -> ResponseReturnValue:
 @bp.post("/listBizStat")
 def list_biz_stat() -> ResponseReturnValue:
     """Tasks created a day, creator and bizName."""
-    body = read_json(BizDays)
+    body = read_json(BizDaysIn)
     rows, total = Reports(parts().pool).biz_stats(
         named_tenant(body.tenant_id), body.wanted(body.biz_name), limit=body.page.page_size, offset=body.page.offset
     )

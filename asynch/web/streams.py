@@ -55,7 +55,7 @@ def events(task_id: str) -> ResponseReturnValue:
 @bp.get("/<id:task_id>/ws", endpoint="socket")
 @bp.get("/<id:task_id>/ws", endpoint="socket", websocket=True)  # Flask keeps the two apart
 def socket_(task_id: str) -> ResponseReturnValue:
-    """The same over WebSocket: a text message a change, closed with 1000 after the final one."""
+    """The same over WebSocket: the status document as a text message a change, closed with 1000 after the final one."""
     return over_socket(lambda: parts().tasks.get(principal().tenant_id, number_of(task_id)), _render())
 
 
@@ -68,8 +68,20 @@ def over_socket(begin: Callable[[], Row], render: Render, read: Read | None = No
         told = problem.document(426, "Upgrade required", "This is a WebSocket.", "upgrade_required")
         return problem.answer(told, {"Upgrade": "websocket"})
     row = begin()
+    try:
+        shaken = _handshake()
+    except ProtocolError as exc:
+        return problem.answer(problem.document(400, "Not a WebSocket handshake", str(exc), "bad_handshake"))
+    return _Handover(_SocketStream(row, shaken, render, parts().feed, read), "")
+
+
+def _handshake() -> WSConnection:
+    """The connection that this request asks for, to be accepted. ProtocolError."""
     headers = [(name.encode(), value.encode("latin-1")) for name, value in request.headers]
-    return _Handover(_SocketStream(row, headers, request.full_path, render, parts().feed, read), "")
+    made = WSConnection(ConnectionType.SERVER)
+    made.initiate_upgrade_connection(headers, request.full_path)
+    list(made.events())
+    return made
 
 
 def _last_seen() -> int:
@@ -142,7 +154,7 @@ class _Handover(Response):
         super().__init__(content_type=content_type or None)
         self._stream, self._streams = stream, cast(Streams, current_app.extensions["asynch.streams"])
         self._streams.expect_room()
-        self.headers.update({"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Connection": "close"})
+        self.headers.update({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         theirs: socket.socket = environ.get("gunicorn.socket") or environ["werkzeug.socket"]
@@ -150,8 +162,11 @@ class _Handover(Response):
         dummy, other_end = socket.socketpair()
         os.dup2(dummy.fileno(), theirs.fileno())  # what the server does with its connection now, it does to this one
         dummy.close()
-        head = "".join(f"{name}: {value}\r\n" for name, value in self.headers if name.lower() != "content-length")
-        self._stream.head = f"HTTP/1.1 200 OK\r\n{head}\r\n".encode("latin-1")
+        self._stream.headers = [
+            (name.encode(), value.encode("latin-1"))
+            for name, value in self.headers
+            if name.lower() not in ("content-length", "connection")
+        ]
         self._streams.begin(self._stream, ours)
         start_response("200 OK", [("Content-Length", "0"), ("Connection", "close")])
         return _Nothing(other_end)
@@ -175,7 +190,7 @@ class _Stream(asyncio.Protocol):
 
     streams: Streams
     loop: asyncio.AbstractEventLoop
-    head = b""
+    headers: list[tuple[bytes, bytes]]
 
     def __init__(self, row: Row, seen: int, render: Render, feed: Feed, read: Read | None = None) -> None:
         self._first, self._seen = row, seen
@@ -189,8 +204,8 @@ class _Stream(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._number = self._feed.watch(self._keys, self._heard)
         self._pinging = self.loop.call_later(_PING_S, self._ping)
-        if self._begin():
-            self._take(self._first)
+        self._begin()
+        self._take(self._first)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._ended = True
@@ -242,8 +257,8 @@ class _Stream(asyncio.Protocol):
         if self._stuck_since is None and not self._ended:
             self._tell_alive()
 
-    def _begin(self) -> bool:
-        """Open the stream; False when it cannot be."""
+    def _begin(self) -> None:
+        """Open the stream."""
         raise NotImplementedError
 
     def _tell(self, document: bytes) -> None:
@@ -259,9 +274,9 @@ class _Stream(asyncio.Protocol):
 class _EventStream(_Stream):
     """Server-Sent Events as HTML has them; the id is the version of the row."""
 
-    def _begin(self) -> bool:
-        self._transport.write(self.head + b"retry: 1000\n\n")
-        return True
+    def _begin(self) -> None:
+        head = b"".join(b"%b: %b\r\n" % header for header in self.headers)
+        self._transport.write(b"HTTP/1.1 200 OK\r\n%bConnection: close\r\n\r\nretry: 1000\n\n" % head)
 
     def _tell(self, document: bytes) -> None:
         name = b"done" if orjson.loads(document)["final"] else b"status"
@@ -277,24 +292,12 @@ class _EventStream(_Stream):
 class _SocketStream(_Stream):
     """WebSocket, RFC 6455."""
 
-    def __init__(
-        self, row: Row, headers: list[tuple[bytes, bytes]], path: str, render: Render, feed: Feed, read: Read | None
-    ) -> None:
+    def __init__(self, row: Row, shaken: WSConnection, render: Render, feed: Feed, read: Read | None) -> None:
         super().__init__(row, -1, render, feed, read)
-        self._socket = WSConnection(ConnectionType.SERVER)
-        self._headers, self._path = headers, path
+        self._socket = shaken
 
-    def _begin(self) -> bool:
-        try:
-            self._socket.initiate_upgrade_connection(self._headers, self._path)
-            list(self._socket.events())
-            self._transport.write(self._socket.send(ws.AcceptConnection()))
-        except ProtocolError:
-            self._transport.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            self._ended = True
-            self._transport.close()
-            return False
-        return True
+    def _begin(self) -> None:
+        self._transport.write(self._socket.send(ws.AcceptConnection(extra_headers=self.headers)))
 
     def data_received(self, data: bytes) -> None:
         try:

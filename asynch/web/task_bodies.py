@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from asynch.domain import callbacks
 from asynch.domain.rawjson import RawJson
 from asynch.store.tasks import NewTask, TaskFilter
-from asynch.web.bodies import INT4_MAX, INT8_MAX, Body, Flag, Page, TenantId, Text
+from asynch.web.bodies import INT4_MAX, INT8_MAX, STORABLE, Body, Flag, Page, Pattern, TenantId, Text, said, whole
 
 #: Members kept as the JSON text that was sent.
 RAW = frozenset({"requestPayload", "metadata"})
@@ -32,6 +40,7 @@ def number_of(task_id: str) -> int:
 
 def _task_id(value: object) -> object:
     """Anything that is no task's id is as good as one that is not there."""
+    value = whole(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("expected a task id: a string, or its number")  # noqa: TRY004 - what pydantic understands
     return str(value)
@@ -65,13 +74,23 @@ def _short(text: str) -> str:
     return text
 
 
-TaskId = Annotated[Text, BeforeValidator(_task_id), WithJsonSchema({"type": ["string", "integer"]})]
-Time = Annotated[AwareDatetime, BeforeValidator(_time)]
+TaskId = Annotated[
+    Text, BeforeValidator(_task_id), WithJsonSchema({"type": ["string", "integer"], "pattern": STORABLE})
+]
+Time = Annotated[AwareDatetime, BeforeValidator(_time), Pattern(r"^[0-8]\d{3}-\d\d-\d\dT")]
+CallbackUrl = Annotated[Text, Field(max_length=callbacks.MAX_URL), Pattern(callbacks.URL_PATTERN)]
 Short = Annotated[Text, Field(max_length=128)]
 
 
 class TaskIn(Body):
     """One task to create."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "not": said("delaySeconds", "notBefore"),
+            "anyOf": [{"not": said("expireNoticeSeconds")}, said("callbackUrl")],
+        }
+    )
 
     model_name: Annotated[Text, Field(min_length=1, max_length=128)]
     request_payload: RawJson | None = None
@@ -79,11 +98,11 @@ class TaskIn(Body):
     biz_name: Short | None = None
     client_ref: Short | None = None
     metadata: Annotated[RawJson, AfterValidator(_object), WithJsonSchema({"type": "object"})] | None = None
-    priority: Annotated[int, Field(ge=0, le=9)] | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] | None = Field(None, json_schema_extra={"default": 0})
     delay_seconds: Annotated[float, Field(ge=0, le=INT4_MAX)] | None = None
     not_before: Time | None = None
     queue_timeout_seconds: Annotated[int, Field(ge=1, le=INT4_MAX)] | None = None
-    callback_url: Annotated[Text, Field(max_length=callbacks.MAX_URL)] | None = None
+    callback_url: CallbackUrl | None = None
     expire_notice_seconds: Annotated[int, Field(ge=1, le=INT4_MAX)] | None = None
 
     @model_validator(mode="after")
@@ -173,8 +192,20 @@ class ListIn(Filter):
     tenant_id: TenantId | None = None
 
 
+#: as JSON Schema: one of these makes a filter narrow something
+_NARROWING: list[Any] = [
+    *(
+        {"required": [name], "properties": {name: {"not": {"enum": [None, ""]}}}}
+        for name in ("modelName", "taskId", "bizName")
+    ),
+    *(said(name) for name in ("state", "final", "createdFrom", "createdTo")),
+]
+
+
 class ManyIn(Filter):
     """cancelBatch, retryBatch: ids, or a filter that narrows something."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [said("taskIds"), {"anyOf": _NARROWING}]})
 
     task_ids: Annotated[list[TaskId], Field(max_length=MAX_BATCH)] | None = None
 

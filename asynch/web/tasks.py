@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flask import Blueprint, redirect, request
+from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
 from asynch.db import Row
@@ -129,7 +129,7 @@ def task_result(task_id: str) -> ResponseReturnValue:
     if row["state"] in (State.SUCCEEDED, State.FETCHED):
         if _marks("result"):
             _tasks().fetch(principal().tenant_id, [number], mark=True)
-        return redirect(_documents().result_url(row), 303)
+        return "", 303, {"Location": _documents().result_url(row)}
     if row["final"]:
         raise Conflict(row["error_msg"] or "The task has no result.", code=row["error_code"] or "no_result")
     place = _tasks().place(row)

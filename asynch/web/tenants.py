@@ -25,7 +25,7 @@ class WhichTenant(Body):
     tenant_id: TenantId | None = None
 
 
-class Changes(WhichTenant):
+class TenantChanges(WhichTenant):
     """updateTenant; null or absent stays as it is, 0 is the default of the installation."""
 
     max_concurrency: Limit | None = None
@@ -46,7 +46,7 @@ def get_tenant() -> ResponseReturnValue:
 @bp.put("/updateTenant")
 def update_tenant() -> ResponseReturnValue:
     """Change what is given; answers what holds from now on."""
-    body = read_json(Changes)
+    body = read_json(TenantChanges)
     tenant = _tenants().update(
         caller(), _named(body), max_concurrency=body.max_concurrency, queue_limit=body.queue_limit
     )

@@ -16,8 +16,8 @@ from asynch.service.webhooks import Webhooks
 from asynch.store.webhooks import DeliveryFilter
 from asynch.web import parts
 from asynch.web.auth import caller, named_tenant, principal
-from asynch.web.bodies import Body, Page, TenantId, Text, read_json
-from asynch.web.task_bodies import TaskId, number_of
+from asynch.web.bodies import Body, Page, TenantId, read_json
+from asynch.web.task_bodies import CallbackUrl, TaskId, number_of
 
 bp = Blueprint("webhooks", __name__, url_prefix="/webhook")
 
@@ -25,7 +25,7 @@ bp = Blueprint("webhooks", __name__, url_prefix="/webhook")
 class TestIn(Body):
     """testDelivery."""
 
-    callback_url: Annotated[Text, Field(max_length=callbacks.MAX_URL)]
+    callback_url: CallbackUrl
 
 
 class DeliveriesIn(Body):

@@ -174,7 +174,7 @@ def test_metadata_is_told_back_as_it_was_sent(api: Api) -> None:
         ("modelName", "a\0b"), ("bizName", "x" * 129), ("bizName", 1), ("bizName", "a\0"), ("clientRef", "x" * 129),
         ("clientRef", {}), ("inputRef", "x" * 4097), ("inputRef", "é" * 2049), ("inputRef", 1), ("inputRef", "\0"),
         ("metadata", [1]), ("metadata", "x"), ("metadata", 1), ("metadata", {"a": "x" * 4096}),
-        ("priority", -1), ("priority", 10), ("priority", 1.0), ("priority", "1"), ("priority", True), ("priority", 1e99),
+        ("priority", -1), ("priority", 10), ("priority", 1.5), ("priority", "1"), ("priority", True), ("priority", 1e99),
         ("delaySeconds", -1), ("delaySeconds", "1"), ("delaySeconds", 1e300), ("delaySeconds", 10**400),
         ("delaySeconds", True), ("notBefore", "tomorrow"), ("notBefore", 1700000000), ("notBefore", "2030-01-01"),
         ("notBefore", "2030-01-01T00:00:00"), ("notBefore", "9999-12-31T23:59:59-12:00"),

@@ -151,7 +151,7 @@ def test_ids_are_strings_and_times_have_milliseconds(live: Live) -> None:
         ("baseUrl", "http://10.0.0.1/"), ("baseUrl", "http://169.254.169.254/"), ("baseUrl", "http://2852039166/"),
         ("route", "x" * 257), ("route", "../admin"), ("route", 1),
         ("httpMethod", "PUT"), ("httpMethod", 1),
-        ("enabled", 2), ("enabled", "1"), ("enabled", 1.0), ("enabled", []),
+        ("enabled", 2), ("enabled", "1"), ("enabled", 0.5), ("enabled", []),
         ("maxConcurrency", "10"), ("maxConcurrency", 1.5), ("maxConcurrency", True), ("maxConcurrency", 2**31),
         ("queueLimit", 2**31), ("timeoutSeconds", 2**40), ("autoCleanSeconds", 10**30),
         ("retryTimes", -1), ("retryTimes", 2**31), ("retryQueueMaxSeconds", -2), ("retryOn", "never"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -20,6 +20,8 @@ State = Annotated[int, Field(ge=0, le=5)]
 
 class Answer(BaseModel):
     """A JSON object in camelCase with exactly these members."""
+
+    media_type: ClassVar[str] = "application/json"
 
     model_config = ConfigDict(
         extra="forbid", alias_generator=to_camel, json_schema_serialization_defaults_required=False

@@ -16,10 +16,12 @@ from werkzeug.routing import Rule
 
 from asynch.settings import Settings
 from asynch.web import auth
+from asynch.web.openapi import headers
 from asynch.web.openapi.answers import Problem
+from asynch.web.openapi.links import LINKS, Link
 from asynch.web.openapi.operations import OPERATIONS, Operation, Shape
-from asynch.web.openapi.task_answers import Event
-from asynch.web.openapi.words import ERRORS, FIELDS, HEADERS
+from asynch.web.openapi.task_answers import Delivered
+from asynch.web.openapi.words import ABOUT, CODES, ERRORS, EXAMPLES, FIELDS, TAGS
 from asynch.web.rates import CREATES, READS
 
 Json = dict[str, Any]
@@ -31,6 +33,12 @@ _VARIABLE = re.compile(r"<(?:[a-z]+:)?([a-z_]+)>")
 _ALWAYS = (500, 503)
 _OF_BODIES = (400, 413, 415, 422)
 _OF_CALLERS = (401, 403, 429)
+_OF_ERRORS = {  #: their headers
+    401: ("WWW-Authenticate",),
+    426: ("Upgrade",),
+    429: ("Retry-After", "RateLimit?", "RateLimit-Policy?"),
+    503: ("Retry-After",),
+}
 
 _SCHEMES: Mapping[str, Mapping[str, Json]] = {
     "none": {},
@@ -53,16 +61,14 @@ def build(app: Flask, settings: Settings) -> Json:
             "title": "asynch",
             "version": version("asynch"),
             "summary": "A durable queue in front of slow HTTP model services",
-            "description": "Ids are answered as text, and taken as text or number. Times are RFC 3339 in UTC with "
-            "milliseconds. Errors are RFC 9457 problem documents.",
+            "description": ABOUT,
         },
         "servers": [{"url": settings.public_url}],
         "security": [{name: [] for name in schemes}] if schemes else [],
-        "tags": [{"name": name} for name in sorted({rule.endpoint.partition(".")[0] for rule in _rules(app)})],
+        "tags": [{"name": name, "description": words} for name, words in TAGS.items()],
         "paths": _paths(app, refs, schemas, schemes),
         "components": {
             "schemas": schemas,
-            "headers": {name: _header(name) for name in HEADERS},
             "responses": {str(status): _problem(status, refs) for status in ERRORS},
             "securitySchemes": schemes,
         },
@@ -76,7 +82,7 @@ def _rules(app: Flask) -> Iterator[Rule]:
 
 def _models() -> list[tuple[type[BaseModel], Mode]]:
     asked = {model for o in OPERATIONS.values() for model in (o.body, o.query) if model is not None}
-    told: set[type[BaseModel]] = {Problem, Event}
+    told: set[type[BaseModel]] = {Problem, Delivered}
     told |= {shape for o in OPERATIONS.values() for shape in o.answers.values() if isinstance(shape, type)}
     found: list[tuple[type[BaseModel], Mode]] = [(model, "validation") for model in asked]
     found += [(model, "serialization") for model in told]
@@ -89,6 +95,9 @@ def _schemas() -> tuple[Json, Refs]:
     schemas: Json = whole["$defs"]
     for schema in schemas.values():
         _explain(schema)
+    for model, mode in by_model:
+        if mode == "validation":
+            _show(schemas[by_model[model, mode]["$ref"].rpartition("/")[2]])
     return schemas, {model: dict(place) for (model, _), place in by_model.items()}
 
 
@@ -99,6 +108,12 @@ def _explain(schema: Json) -> None:
         member.pop("title", None)
         if name in FIELDS:
             member["description"] = FIELDS[name]
+
+
+def _show(schema: Json) -> None:
+    """Examples in, for what is sent."""
+    for name in schema.get("properties", {}).keys() & EXAMPLES.keys():
+        schema["properties"][name]["examples"] = [EXAMPLES[name]]
 
 
 def _paths(app: Flask, refs: Refs, schemas: Json, schemes: Mapping[str, Json]) -> Json:
@@ -118,17 +133,20 @@ def _paths(app: Flask, refs: Refs, schemas: Json, schemes: Mapping[str, Json]) -
 
 def _operation(app: Flask, rule: Rule, refs: Refs, schemas: Json) -> Json:
     entry = OPERATIONS[rule.endpoint]
-    tag, _, name = rule.endpoint.partition(".")
     told: Json = {
-        "operationId": to_camel(name),
-        "tags": [tag],
+        "operationId": _operation_id(rule.endpoint),
+        "tags": [rule.endpoint.partition(".")[0]],
         "summary": (app.view_functions[rule.endpoint].__doc__ or "").strip().partition("\n")[0],
         "responses": {str(status): _answer(entry, status, shape, refs) for status, shape in entry.answers.items()},
     }
     told["responses"] |= {
         str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(_errors(rule.endpoint, entry))
     }
-    if parameters := [*_variables(rule), *_query(entry, refs, schemas), *_asks(entry)]:
+    for link in LINKS.get(rule.endpoint, ()):
+        for status, shape in entry.answers.items():
+            if isinstance(shape, type):
+                told["responses"][str(status)].setdefault("links", {})[_operation_id(link.to)] = _link(link)
+    if parameters := [*_variables(rule), *_query(entry, refs, schemas), *headers.asked(*entry.asks)]:
         told["parameters"] = parameters
     if entry.body is not None:
         told["requestBody"] = {"required": True, "content": {"application/json": {"schema": refs[entry.body]}}}
@@ -140,7 +158,7 @@ def _operation(app: Flask, rule: Rule, refs: Refs, schemas: Json) -> Json:
 def _delivery(refs: Refs) -> Json:
     return {
         "summary": "A final state, signed as Standard Webhooks 1.0.0 has it",
-        "requestBody": {"required": True, "content": {"application/json": {"schema": refs[Event]}}},
+        "requestBody": {"required": True, "content": {"application/json": {"schema": refs[Delivered]}}},
         "responses": {"2XX": {"description": "It arrived."}, "410": {"description": "Do not come again."}},
     }
 
@@ -159,29 +177,32 @@ def _errors(endpoint: str, entry: Operation) -> set[int]:
 
 
 def _answer(entry: Operation, status: int, shape: Shape, refs: Refs) -> Json:
-    told: Json = {"description": HTTPStatus(status).phrase, "headers": _tells("X-Request-Id", *entry.tells)}
+    told: Json = {
+        "description": HTTPStatus(status).phrase,
+        "headers": headers.told("X-Request-Id", *entry.tells.get(status, ())),
+    }
     if isinstance(shape, str):
         told["content"] = {shape: {"schema": {} if shape == "application/json" else {"type": "string"}}}
     elif shape is not None:
-        told["content"] = {"application/json": {"schema": refs[shape]}}
+        told["content"] = {shape.media_type: {"schema": refs[shape]}}
     return told
 
 
+def _link(link: Link) -> Json:
+    taken = {"parameters": dict(link.parameters), "requestBody": link.body}
+    return {"operationId": _operation_id(link.to)} | {name: value for name, value in taken.items() if value}
+
+
+def _operation_id(endpoint: str) -> str:
+    return to_camel(endpoint.rpartition(".")[2])
+
+
 def _problem(status: int, refs: Refs) -> Json:
-    headers = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}.get(status, ())
     return {
-        "description": ERRORS[status],
-        "headers": _tells("X-Request-Id", *headers),
+        "description": f"{ERRORS[status]} `code`: {', '.join(f'`{code}`' for code in CODES[status])}.",
+        "headers": headers.told("X-Request-Id", *_OF_ERRORS.get(status, ())),
         "content": {"application/problem+json": {"schema": refs[Problem]}},
     }
-
-
-def _tells(*names: str) -> Json:
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
-
-
-def _header(name: str) -> Json:
-    return {"description": HEADERS[name], "schema": {"type": "string"}}
 
 
 def _variables(rule: Rule) -> Iterator[Json]:
@@ -202,8 +223,3 @@ def _query(entry: Operation, refs: Refs, schemas: Json) -> Iterator[Json]:
             "description": member.get("description", ""),
             "schema": {key: value for key, value in member.items() if key != "description"},
         }
-
-
-def _asks(entry: Operation) -> Iterator[Json]:
-    for name in entry.asks:
-        yield {"name": name, "in": "header", "description": HEADERS[name], "schema": {"type": "string"}}

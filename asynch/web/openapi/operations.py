@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
 from asynch.web import models, oplog, progress, services, stats, task_bodies, tenants, webhooks
 from asynch.web.openapi import answers, task_answers
 
-#: what is answered: the shape of a JSON document, or a media type, or nothing
-Shape = type[BaseModel] | str | None
+#: what is answered: the shape of a document, or a media type, or nothing
+Shape = type[answers.Answer] | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,34 +23,40 @@ class Operation:
     query: type[BaseModel] | None = None
     errors: tuple[int, ...] = ()
     asks: tuple[str, ...] = ()  #: request headers
-    tells: tuple[str, ...] = ()  #: headers of a success
+    tells: Mapping[int, tuple[str, ...]] = field(default_factory=dict)  #: headers of a success; `?`: not of each
     calls_back: str = ""  #: where the URL of a callback stands in the request
 
 
-_RATES = ("RateLimit", "RateLimit-Policy")
+_RATES = ("RateLimit?", "RateLimit-Policy?")  # where there is a limit
 _NOT_READY = 503
+_OF_FILES = ("ETag", "Accept-Ranges", "Content-Disposition")
+_TAGGED = {200: ("ETag",), 304: ("ETag",)}
 
 OPERATIONS: Mapping[str, Operation] = {
     "health.healthz": Operation({200: answers.Health}),
     "health.readyz": Operation({200: answers.Readiness}, errors=(_NOT_READY,)),
     "metrics.metrics": Operation({200: "text/plain"}),
     "files.get_file": Operation(
-        {200: "*/*", 206: "*/*", 304: None}, query=answers.SignedLink, errors=(403, 404, 416), asks=("Range",)
+        {200: "*/*", 206: "*/*", 304: None},
+        query=answers.SignedLink,
+        errors=(403, 404, 416),
+        asks=("Range", "If-None-Match"),
+        tells={200: _OF_FILES, 206: (*_OF_FILES, "Content-Range"), 304: _OF_FILES},
     ),
-    "docs.openapi": Operation({200: "application/json", 304: None}, asks=("If-None-Match",), tells=("ETag",)),
+    "docs.openapi": Operation({200: "application/json", 304: None}, asks=("If-None-Match",), tells=_TAGGED),
     "docs.page": Operation({200: "text/html"}),
     "models.create_model": Operation({200: answers.ModelId}, body=models.NewModel, errors=(409,)),
     "models.update_model": Operation({200: answers.ModelId}, body=models.ModelChanges, errors=(404, 409)),
     "models.delete_model": Operation({200: answers.ModelId}, query=models.Deletion, errors=(404, 409)),
     "models.get_model": Operation({200: answers.ModelAlone}, query=models.WhichModel, errors=(404,)),
-    "models.list_model": Operation({200: answers.ModelList}, body=models.Search),
+    "models.list_model": Operation({200: answers.ModelList}, body=models.ModelSearch),
     "models.test_model": Operation({200: answers.Tried}, body=models.Trial, errors=(404, 409)),
     "tasks.create_task": Operation(
         {202: task_answers.Accepted},
         body=task_bodies.TaskIn,
         errors=(404, 409),
         asks=("Idempotency-Key", "traceparent", "tracestate"),
-        tells=("Location", "Retry-After", "Idempotency-Replayed", *_RATES),
+        tells={202: ("Location", "Retry-After", "Idempotency-Replayed?", *_RATES)},
         calls_back="{$request.body#/callbackUrl}",
     ),
     "tasks.create_task_batch": Operation(
@@ -58,46 +64,52 @@ OPERATIONS: Mapping[str, Operation] = {
         body=task_bodies.BatchIn,
         errors=(409,),
         asks=("Idempotency-Key", "traceparent", "tracestate"),
-        tells=("Idempotency-Replayed", *_RATES),
+        tells={202: ("Idempotency-Replayed?", *_RATES)},
         calls_back="{$request.body#/tasks/0/callbackUrl}",  # one item stands for all
     ),
-    "tasks.get_task_batch": Operation({200: task_answers.Collected}, body=task_bodies.Ids, tells=_RATES),
+    "tasks.get_task_batch": Operation({200: task_answers.Collected}, body=task_bodies.Ids, tells={200: _RATES}),
     "tasks.get_task_result": Operation(
-        {200: task_answers.Item}, query=task_bodies.WhichTask, errors=(404, 410), tells=_RATES
+        {200: task_answers.Item}, query=task_bodies.WhichTask, errors=(404, 410), tells={200: _RATES}
     ),
-    "tasks.list_task": Operation({200: task_answers.TaskList}, body=task_bodies.ListIn, tells=_RATES),
+    "tasks.list_task": Operation({200: task_answers.TaskList}, body=task_bodies.ListIn, tells={200: _RATES}),
     "tasks.task_status": Operation(
         {200: task_answers.StatusDocument, 304: None},
         errors=(404, 410),
         asks=("Prefer", "If-None-Match"),
-        tells=("ETag", "Retry-After", "Preference-Applied", *_RATES),
+        tells={
+            200: ("ETag", "Retry-After?", "Preference-Applied?", *_RATES),
+            304: ("ETag", "Preference-Applied?", *_RATES),
+        },
     ),
     "tasks.task_result": Operation(
         {202: task_answers.StatusDocument, 303: None},
         errors=(404, 409, 410),
-        tells=("Location", "Retry-After", "Content-Location", *_RATES),
+        tells={202: ("Retry-After", "Content-Location", *_RATES), 303: ("Location", *_RATES)},
     ),
     "tasks.cancel_task": Operation({200: task_answers.StatusDocument}, errors=(404, 410)),
     "tasks.retry_task": Operation({200: task_answers.StatusDocument}, errors=(404, 409, 410)),
     "tasks.cancel_batch": Operation({200: task_answers.Changed}, body=task_bodies.ManyIn),
     "tasks.retry_batch": Operation({200: task_answers.Changed}, body=task_bodies.ManyIn),
     "streams.events": Operation(
-        {200: "text/event-stream", 204: None}, errors=(404, 410), asks=("Last-Event-ID",), tells=_RATES
+        {200: task_answers.TaskEvent, 204: None},
+        errors=(404, 410),
+        asks=("Last-Event-ID",),
+        tells={200: _RATES, 204: _RATES},
     ),
-    "streams.socket": Operation({101: None}, errors=(404, 410, 426), tells=_RATES),
+    "streams.socket": Operation({101: None}, errors=(404, 410, 426), tells={101: ("Upgrade", *_RATES)}),
     "progress.post_progress": Operation(
         {204: None}, body=progress.ProgressIn, query=answers.ProgressLink, errors=(403, 404, 409, 410)
     ),
-    "stats.list_model_stat": Operation({200: answers.ModelDays}, body=stats.ModelDays),
-    "stats.list_biz_stat": Operation({200: answers.BizDays}, body=stats.BizDays),
-    "oplog.list_op_log": Operation({200: answers.OpList}, body=oplog.Search),
+    "stats.list_model_stat": Operation({200: answers.ModelDays}, body=stats.ModelDaysIn),
+    "stats.list_biz_stat": Operation({200: answers.BizDays}, body=stats.BizDaysIn),
+    "oplog.list_op_log": Operation({200: answers.OpList}, body=oplog.OpSearch),
     "workers.list_worker": Operation({200: answers.WorkerList}),
     "tenants.get_tenant": Operation({200: answers.TenantTold}, query=tenants.WhichTenant),
-    "tenants.update_tenant": Operation({200: answers.TenantTold}, body=tenants.Changes),
-    "services.update_service": Operation({200: answers.ServiceTold}, body=services.Change),
-    "services.list_service": Operation({200: answers.ServiceList}, body=services.Search),
+    "tenants.update_tenant": Operation({200: answers.TenantTold}, body=tenants.TenantChanges),
+    "services.update_service": Operation({200: answers.ServiceTold}, body=services.ServiceChange),
+    "services.list_service": Operation({200: answers.ServiceList}, body=services.ServiceSearch),
     "webhooks.rotate_secret": Operation({200: answers.Secret}),
     "webhooks.list_delivery": Operation({200: task_answers.DeliveryList}, body=webhooks.DeliveriesIn),
-    "webhooks.redeliver": Operation({202: answers.DeliveryId}, errors=(404, 409, 410)),
+    "webhooks.redeliver": Operation({202: answers.DeliveryId}, errors=(404,)),
     "webhooks.test_delivery": Operation({202: answers.DeliveryId}, body=webhooks.TestIn),
 }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from asynch.domain import callbacks
 from asynch.errors import ErrorCode
@@ -21,6 +21,12 @@ def _without_null(schema: dict[str, Any]) -> None:
     found = next(choice for choice in schema.pop("anyOf") if choice.get("type") != "null")
     schema.pop("default", None)
     schema.update(found)
+
+
+def _written(name: str) -> dict[str, Any]:
+    """A document as text."""
+    place = {"$ref": f"#/components/schemas/{name}"}
+    return {"type": "string", "contentMediaType": "application/json", "contentSchema": place}
 
 
 class Accepted(Answer):
@@ -169,6 +175,16 @@ class StatusDocument(Whole):
     links: Links = Field(alias="_links")
 
 
+class TaskEvent(Answer):
+    """One event of the stream; the last one is `done`."""
+
+    media_type = "text/event-stream"
+
+    id: IdText
+    event: Literal["status", "done"]
+    data: Annotated[str, WithJsonSchema(_written("StatusDocument"))]
+
+
 class Brief(Answer):
     """A task after a change."""
 
@@ -224,7 +240,7 @@ class DeliveryList(Answer):
     total_capped: bool
 
 
-class Event(Answer):
+class Delivered(Answer):
     """The body of a delivery, signed as Standard Webhooks 1.0.0 has it."""
 
     type: callbacks.Event

@@ -1,8 +1,21 @@
-"""What the members of bodies and answers mean, and headers: one word for one name, wherever it stands."""
+"""What the members of bodies and answers mean and look like, and errors: one word for one name, wherever it stands."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+from asynch.errors import ErrorCode
+
+ABOUT = """\
+To begin: `POST /model/createModel` registers a service. `POST /task/createTask` queues a call of it and answers \
+202 with `taskId` and `statusUrl`. `GET` that URL, with `Prefer: wait=30` or every `Retry-After` seconds, until \
+`final` is true: `status` is then `completed`, `failed` or `cancelled`. `GET /task/{taskId}/result` leads with a \
+303 to the file.
+
+Ids are answered as text, and taken as text or number. Times are RFC 3339 in UTC with milliseconds. A member that \
+is null in a request says as little as one that is absent; members that are not told here are refused. Errors are \
+RFC 9457 problem documents; `code` is for programs."""
 
 FIELDS: Mapping[str, str] = {
     "apiKey": "Headers of the call, `Key:Value,Key2:\"Value2\"`; answered masked, and the mask leaves them unchanged.",
@@ -26,7 +39,7 @@ FIELDS: Mapping[str, str] = {
     "createdFrom": "Created at this time or later.",
     "createdTo": "Created before this time or at it.",
     "creator": "Who created it.",
-    "data": "The status document, as it was when the event happened.",
+    "data": "The status document, as it was then.",
     "day": "The day, in the time zone of the server.",
     "delaySeconds": "Not before so many seconds from now; not with `notBefore`.",
     "detail": "What went wrong, for people.",
@@ -38,6 +51,7 @@ FIELDS: Mapping[str, str] = {
     "errors": "Each mistake of the input, with its place.",
     "estimatedCompletion": "When the result may be there; null where nobody knows.",
     "etaSeconds": "Seconds until then; null where nobody knows.",
+    "event": "What it tells of: a change, or the end.",
     "events": "Changes as Server-Sent Events.",
     "expireAt": "When it is deleted; null while that is not decided.",
     "expireNoticeSeconds": "How long before it is deleted the receiver is told, seconds; with a callbackUrl only.",
@@ -143,25 +157,34 @@ FIELDS: Mapping[str, str] = {
     "waitSeconds": "Answer when all are final, or after so many seconds.",
 }  # fmt: skip
 
-HEADERS: Mapping[str, str] = {
-    "Content-Location": "The status document.",
-    "ETag": "Changes with state, attempt, phase, progress and message.",
-    "Idempotency-Key": "At most 255 characters; the same key and body give the same tasks again, for 24 h.",
-    "Idempotency-Replayed": "`true` when the tasks had been created before.",
-    "If-None-Match": "304 while the ETag is still this one.",
-    "Last-Event-ID": "Go on after this event.",
-    "Location": "Where to look next, absolute.",
-    "Prefer": "`wait=N`: answer when the task is final, or after N seconds (60 at most).",
-    "Preference-Applied": "The wait that was granted.",
-    "Range": "Bytes of the file.",
-    "RateLimit": "What is left of the window: `r` requests, `t` seconds.",
-    "RateLimit-Policy": "How many requests a window of `w` seconds has.",
-    "Retry-After": "When to ask again, seconds.",
-    "WWW-Authenticate": "How to authenticate.",
-    "X-Request-Id": "The id of the request: the caller's own if it sent one, in every line of the log.",
-    "traceparent": "W3C trace context; it goes with the task to the model and to receivers.",
-    "tracestate": "W3C trace context.",
-}  # fmt: skip
+#: what such a member of a request may look like, where its schema does not show it
+EXAMPLES: Mapping[str, Any] = {
+    "apiKey": "Authorization:Bearer secret",
+    "baseUrl": "http://127.0.0.1:9000",
+    "callbackUrl": "https://example.com/done",
+    "metadata": {"customer": 17},
+    "modelName": "demo",
+    "requestPayload": {"text": "Hello"},
+    "route": "v1/speech",
+}
+
+#: the parts of the service, in the order in which a newcomer meets them
+TAGS: Mapping[str, str] = {
+    "models": "The services that are called: each is registered once, and tasks name it.",
+    "tasks": "Calls of a model: created, watched, collected, cancelled, run again.",
+    "streams": "Changes of a task as they happen.",
+    "files": "Results, behind signed links.",
+    "progress": "What a running model says of its progress, behind a signed link that its call brings.",
+    "webhooks": "Callbacks: their secret, and what became of deliveries; for admins.",
+    "stats": "How much is called and created.",
+    "oplog": "Who asked for what; for admins.",
+    "tenants": "What a tenant may have at once; for admins.",
+    "services": "How many calls a service takes at once, over all models that share its URL; for admins.",
+    "workers": "Who works here; for admins.",
+    "health": "For load balancers and orchestrators.",
+    "metrics": "For Prometheus.",
+    "docs": "This description.",
+}
 
 ERRORS: Mapping[int, str] = {
     400: "The request cannot be read.",
@@ -178,4 +201,26 @@ ERRORS: Mapping[int, str] = {
     429: "Too much, or too often.",
     500: "Internal error.",
     503: "Not now: try again.",
+}
+
+#: what `code` may be, by status; a failed task's own is in its 409
+CODES: Mapping[int, tuple[str, ...]] = {
+    400: ("malformed_body", "bad_handshake"),
+    401: ("unauthenticated",),
+    403: ("forbidden", "link_invalid", "link_expired", "host_not_allowed", "origin_not_allowed"),
+    404: ("not_found", "model_not_found"),
+    409: (
+        *("conflict", "model_exists", "model_disabled", "tasks_not_final", "not_retryable", "key_in_flight"),
+        *("call_over", "no_result"),
+        *(code.value for code in ErrorCode),
+    ),
+    410: ("gone", "task_final"),
+    413: ("body_too_large",),
+    415: ("unsupported_media_type",),
+    416: ("requested_range_not_satisfiable",),
+    422: ("invalid_input", "key_reused"),
+    426: ("upgrade_required",),
+    429: ("queue_full", "too_many_requests", "too_many_failures", "too_many_tests", "no_free_slot"),
+    500: ("internal",),
+    503: ("overloaded", "database_down", "storage_error", "issuer_down", "not_ready"),
 }

@@ -1,0 +1,133 @@
+"""How each operation of the API comes to each of its successes, on a live service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from asynch.service import progress
+from tests import rows
+from tests.integration.test_routes_matrix import HERE, OWN, Cast, Things
+from tests.task_api import Hand
+
+ADMIN = (OWN, "admin")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A server, its admin, a worker moved by hand, and things of the admin's tenant."""
+
+    team: Cast
+    hand: Hand
+    things: Things
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> requests.Response:
+        """As the admin; headers in Python's spelling."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        given["Authorization"] = f"Bearer {self.team.tokens[ADMIN]}"
+        return self.team.live.call(method, path, body, headers=given)
+
+    def task(self, rest: str = "", method: str = "GET", **headers: str) -> requests.Response:
+        return self.call(method, f"/task/{self.things.task}{rest}", **headers)
+
+    def done(self) -> Stage:
+        """The same, its task completed."""
+        self.hand.succeed(self.things.task)
+        return self
+
+    def failed(self) -> Stage:
+        """The same, its task failed."""
+        self.hand.fail(self.things.task)
+        return self
+
+    def told(self) -> Stage:
+        """The same, with a message on its way to a receiver."""
+        assert self.call("POST", "/webhook/testDelivery", {"callbackUrl": HERE}).status_code == 202
+        return self
+
+    def file(self, **headers: str) -> requests.Response:
+        """The completed task's file, by the link that the service gives."""
+        link = urlsplit(self.task("/result").headers["Location"])
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.team.live.call("GET", f"{link.path}?{link.query}", headers=given)
+
+
+Scenario = Callable[[Stage], requests.Response]
+
+
+def known_file(stage: Stage) -> requests.Response:
+    return stage.file(If_None_Match=stage.done().file().headers["ETag"])
+
+
+def known_document(stage: Stage) -> requests.Response:
+    tag = stage.call("GET", "/openapi.json").headers["ETag"]
+    return stage.call("GET", "/openapi.json", If_None_Match=tag)
+
+
+def ready(stage: Stage) -> requests.Response:
+    rows.until(lambda: stage.call("GET", "/readyz").status_code == 200)
+    return stage.call("GET", "/readyz")
+
+
+def cancelled_and_again(stage: Stage) -> requests.Response:
+    assert stage.task("/cancel", "POST").status_code == 200
+    return stage.task("/retry", "POST")
+
+
+def known_status(stage: Stage) -> requests.Response:
+    return stage.task(If_None_Match=stage.task().headers["ETag"])
+
+
+def socket(stage: Stage) -> requests.Response:
+    return stage.task(
+        "/ws",
+        Connection="Upgrade",
+        Upgrade="websocket",
+        Sec_WebSocket_Version="13",
+        Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
+    )
+
+
+def word_of_progress(stage: Stage) -> requests.Response:
+    (claim,) = stage.hand.take(stage.things.task)
+    fields = {"tenant_id": claim.tenant_id, "task_id": claim.id, "attempt": claim.call_attempt}
+    live = stage.team.live
+    url = progress.link(live.parts.box, live.url, until=time.time() + 60, **fields)
+    return requests.post(url, json={"progress": 50, "message": "half"}, timeout=10)
+
+
+def services(stage: Stage) -> requests.Response:
+    assert stage.call("PUT", "/service/updateService", {"baseUrl": HERE, "maxConcurrency": 1}).status_code == 200
+    return stage.call("POST", "/service/listService", {})
+
+
+def redelivered(stage: Stage) -> requests.Response:
+    (delivery,) = stage.told().call("POST", "/webhook/listDelivery", {}).json()["list"]
+    return stage.call("POST", f"/webhook/{delivery['id']}/redeliver")
+
+
+#: THE table: how an operation comes to a success, where the request of ROUTES (as an admin) does not bring it there.
+#: A list is to have something in it.
+SCENARIOS: Mapping[tuple[str, int], Scenario] = {
+    ("health.readyz", 200): ready,
+    ("docs.openapi", 304): known_document,
+    ("files.get_file", 200): lambda stage: stage.done().file(),
+    ("files.get_file", 206): lambda stage: stage.done().file(Range="bytes=0-3"),
+    ("files.get_file", 304): known_file,
+    ("tasks.task_status", 200): lambda stage: stage.done().task(),
+    ("tasks.task_status", 304): known_status,
+    ("tasks.task_result", 303): lambda stage: stage.done().task("/result"),
+    ("tasks.retry_task", 200): cancelled_and_again,
+    ("streams.events", 204): lambda stage: stage.done().task("/events", Last_Event_ID="999"),
+    ("streams.socket", 101): socket,
+    ("progress.post_progress", 204): word_of_progress,
+    ("stats.list_model_stat", 200): lambda stage: stage.done().call("POST", "/stat/listModelStat", {}),
+    ("services.list_service", 200): services,
+    ("webhooks.list_delivery", 200): lambda stage: stage.told().call("POST", "/webhook/listDelivery", {}),
+    ("webhooks.redeliver", 202): redelivered,
+}
