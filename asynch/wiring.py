@@ -12,7 +12,6 @@ from asynch.executors.http import HttpExecutor
 from asynch.executors.webhook import WebhookExecutor
 from asynch.incoming import Incoming
 from asynch.media import Limits as MediaLimits
-from asynch.media.gate import Gate
 from asynch.media.video import Compress
 from asynch.secretbox import SecretBox, load_keys
 from asynch.service import schema
@@ -154,7 +153,6 @@ def worker_setup(settings: Settings) -> Setup:
             Incoming(settings.tmp_path),
             storage,
             tmp,
-            Gate(settings.tmp_path / ".media", settings.media_processes),
             MediaLimits(output_bytes=settings.uploads.max_size),
             Compress.model_validate(settings.media.model_dump(include={"crf", "audio_bitrate", "keep"})),
             settings.uploads.types,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from asynch.media import Gate, Limits, Product, Shop
+from asynch.media import Limits, Product, Shop
 from asynch.media.ffmpeg import find_ffmpeg
 from asynch.media.processors import PROCESSORS
 
@@ -52,7 +52,7 @@ def make_bench(tmp_path: Path) -> MakeBench:
         scratch.mkdir()
         told: list[tuple[float, str]] = []
         progress = lambda percent, word: told.append((percent, word))  # noqa: E731
-        return Bench(Shop(scratch, check, progress, Gate(tmp_path / "gate", 2), limits), told)
+        return Bench(Shop(scratch, check, progress, limits), told)
 
     return make
 

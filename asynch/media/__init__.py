@@ -16,14 +16,13 @@ from pydantic import BaseModel, ConfigDict
 
 from asynch.domain.filetype import HEAD_BYTES, FileType, sniff
 from asynch.errors import ProcessorError, TmpUnavailable
-from asynch.media.gate import Gate
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one run may use. The memory is address space, the output any one file, both of each program alone."""
 
-    deadline_s: float = 3600.0  #: wall clock of the whole run, from when the gate let it in
+    deadline_s: float = 3600.0  #: wall clock of the whole run
     memory_bytes: int = 2 << 30
     cpu_s: int = 7200  #: of each program, over all its threads
     output_bytes: int = 10 << 30
@@ -36,7 +35,6 @@ class Shop:
     scratch: Path  #: an existing directory of this run alone; the caller removes it, the product too
     check: Callable[[], None]  #: raises when the run must end; asked at least every 100 ms while a program runs
     progress: Callable[[float, str], None]  #: 0-100, never falling, and what is done now
-    gate: Gate
     limits: Limits = Limits()
 
 
@@ -92,22 +90,21 @@ class Processor(Generic[Asked]):
     work: Callable[[Piece, Asked], Product]
 
     def run(self, source: Path, options: Asked, shop: Shop) -> Product:
-        """Wait for a place on this host, then make the product; the same source and options give the same again.
+        """Make the product; the same source and options give the same again.
 
         ProcessorError says what is wrong with the file, TmpUnavailable that the disk is full. What `shop.check`
         raises passes through, after the program and all it started have ended.
         """
         found = _sniff(source)
-        with shop.gate.place(shop.check):
-            # the program has a working directory of its own
-            here = replace(shop, scratch=shop.scratch.absolute())
-            piece = Piece(source.absolute(), found, here, monotonic() + shop.limits.deadline_s)
-            try:
-                product = self.work(piece, options)
-            except OSError as exc:
-                if exc.errno in (ENOSPC, EDQUOT):
-                    raise TmpUnavailable(f"cannot write to tmp_dir: {exc.strerror}") from exc
-                raise
+        # the program has a working directory of its own
+        here = replace(shop, scratch=shop.scratch.absolute())
+        piece = Piece(source.absolute(), found, here, monotonic() + shop.limits.deadline_s)
+        try:
+            product = self.work(piece, options)
+        except OSError as exc:
+            if exc.errno in (ENOSPC, EDQUOT):
+                raise TmpUnavailable(f"cannot write to tmp_dir: {exc.strerror}") from exc
+            raise
         shop.progress(100.0, "done")
         return product
 

@@ -33,9 +33,9 @@ T = TypeVar("T", bound=BaseModel)
 INT4_MAX = 2**31 - 1
 INT8_MAX = 2**63 - 1
 _CHUNK = 1 << 16
-#: Each read waits until it is complete: so much of what a hanging sender has sent may not be taken yet. The server
-#: reads ahead by itself.
-_PIECE = 1 << 14
+#: Each read waits until it is complete: so much of what a hanging sender has sent may have to be sent again. Of 16 KiB
+#: the server spends most of its time on moving what it has read ahead.
+_PIECE = 1 << 17
 _ID = re.compile(r"[0-9]{1,19}")
 #: what may be stored, as far as a pattern that all can read says it
 STORABLE = r"^[^\u0000]*$"

@@ -20,7 +20,6 @@ from asynch.errors import ErrorCode, ExecutorError, ProcessorError, StorageError
 from asynch.executors import Call, Made, Order
 from asynch.incoming import Incoming
 from asynch.media import Limits, Options, Processor, Shop
-from asynch.media.gate import Gate
 from asynch.media.processors import PROCESSORS
 from asynch.service import lanes
 from asynch.storage import Storage
@@ -43,7 +42,6 @@ class Workshop:
     incoming: Incoming
     storage: Storage
     tmp: TmpDir
-    gate: Gate
     limits: Limits
     film: Options  #: how received films are made smaller
     types: Sequence[str]  #: what is taken, by content
@@ -137,7 +135,7 @@ class LocalExecutor:
     ) -> Path:
         work = scratch / "work"
         work.mkdir(mode=0o700)
-        shop = Shop(work, call.check, telling.hear, self.shop.gate, self.shop.limits)
+        shop = Shop(work, call.check, telling.hear, self.shop.limits)
         return processor.run(source, options, shop).path
 
 

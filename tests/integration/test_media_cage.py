@@ -10,7 +10,6 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -21,7 +20,7 @@ from PIL import Image
 
 from asynch.domain.filetype import UNKNOWN
 from asynch.errors import CallCut, CutReason, ProcessorError, TmpUnavailable
-from asynch.media import Gate, Limits, Piece, cage
+from asynch.media import Limits, Piece, cage
 from asynch.media.caged import Ran, run_caged
 from tests.clips import H264, Bench, MakeBench, ffmpeg
 from tests.rows import until
@@ -53,9 +52,9 @@ def run_python(bench: Bench, script: str, *args: str) -> Ran:
 def test_kill_9_of_the_worker_leaves_no_program(tmp_path: Path, long_film: Path) -> None:
     script = f"""
         from pathlib import Path
-        from asynch.media import Gate, Shop
+        from asynch.media import Shop
         from asynch.media.processors import PROCESSORS
-        shop = Shop(Path({str(tmp_path)!r}), lambda: None, lambda *_: None, Gate(Path({str(tmp_path / "gate")!r}), 1))
+        shop = Shop(Path({str(tmp_path)!r}), lambda: None, lambda *_: None)
         processor = PROCESSORS["video.compress"]
         processor.run(Path({str(long_film)!r}), processor.options(crf=16), shop)
     """
@@ -274,72 +273,3 @@ def test_a_program_that_talks_without_end_is_heard_to_its_limit(bench: Bench) ->
 
     assert ran.code == 0
     assert len(ran.err) == 1 << 18
-
-
-# -- the gate ------------------------------------------------------------------------------------------------------
-
-
-def holder(directory: Path) -> subprocess.Popen[str]:
-    """Another process that holds a place until it is told to end."""
-    script = f"""
-        from pathlib import Path
-        from asynch.media.gate import Gate
-        with Gate(Path({str(directory)!r}), 2).place(lambda: None) as number:
-            print(number, flush=True)
-            input()
-    """
-    argv = [sys.executable, "-c", textwrap.dedent(script)]
-    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-class Full(Exception):
-    """No place at the third look."""
-
-
-def impatient() -> Callable[[], None]:
-    looks = iter(range(3))
-
-    def check() -> None:
-        if next(looks, None) is None:
-            raise Full
-
-    return check
-
-
-def test_the_gate_holds_over_processes_and_opens_when_one_is_killed(tmp_path: Path) -> None:
-    with holder(tmp_path) as first, holder(tmp_path) as second:
-        assert {process.stdout.readline() for process in (first, second) if process.stdout} == {"0\n", "1\n"}
-        with pytest.raises(Full), Gate(tmp_path, 2).place(impatient()):
-            pass
-
-        first.kill()
-        first.wait()
-
-        with Gate(tmp_path, 2).place(impatient()):
-            pass
-        second.communicate("\n")
-
-
-def test_a_gate_that_cannot_be_is_nobodys_fault(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-
-    with pytest.raises(TmpUnavailable), Gate(tmp_path / "file", 1).place(lambda: None):
-        pass
-
-
-def test_the_gate_holds_over_threads(tmp_path: Path) -> None:
-    gate = Gate(tmp_path, 1)
-    entered, leave = threading.Event(), threading.Event()
-
-    def occupy() -> None:
-        with gate.place(lambda: None):
-            entered.set()
-            leave.wait()
-
-    thread = threading.Thread(target=occupy)
-    thread.start()
-    entered.wait()
-    with pytest.raises(Full), gate.place(impatient()):
-        pass
-    leave.set()
-    thread.join()

@@ -300,16 +300,16 @@ def test_what_came_before_a_cut_stays(api: Api) -> None:
 
 def test_a_second_client_takes_over_from_one_that_hangs(api: Api) -> None:
     path = begin(api)
-    with hanging(api, path, PNG[:32_768]) as line:
-        until(lambda: size(api, path) == 32_768, 10)
+    with hanging(api, path, PNG[:262_144]) as line:
+        until(lambda: size(api, path) == 262_144, 10)
         began = time.monotonic()
-        assert offset_of(api, path) == 32_768
-        assert patch(api, path, 32_768, PNG[32_768:50_000]).status_code == 204
+        assert offset_of(api, path) == 262_144
+        assert patch(api, path, 262_144, PNG[262_144:280_000]).status_code == 204
         assert time.monotonic() - began < 5
         line.sendall(b"late" * 10_000)  # the first one wakes up
         assert answer_of(line) == 409
 
-    assert offset_of(api, path) == 50_000
+    assert offset_of(api, path) == 280_000
 
 
 def test_pieces_may_reach_different_processes(api: Api, make_parts: MakeParts) -> None:
