@@ -28,6 +28,7 @@ from asynch.web import (
     problem,
     progress,
     rates,
+    receiving,
     services,
     stats,
     streams,
@@ -56,6 +57,7 @@ def create_app(made_of: Parts) -> Flask:
     app.extensions["asynch.streams"] = streams.Streams(
         -(-made_of.settings.server.streams // made_of.settings.server.processes)
     )
+    app.extensions["asynch.seats"] = receiving.Seats(made_of.settings.server.threads)
     _ = (
         made_of.creation,
         made_of.trials,

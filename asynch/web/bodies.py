@@ -33,9 +33,6 @@ T = TypeVar("T", bound=BaseModel)
 INT4_MAX = 2**31 - 1
 INT8_MAX = 2**63 - 1
 _CHUNK = 1 << 16
-#: Each read waits until it is complete: so much of what a hanging sender has sent may have to be sent again. Of 16 KiB
-#: the server spends most of its time on moving what it has read ahead.
-_PIECE = 1 << 17
 _ID = re.compile(r"[0-9]{1,19}")
 #: what may be stored, as far as a pattern that all can read says it
 STORABLE = r"^[^\u0000]*$"
@@ -52,15 +49,6 @@ def read_body(limit: int) -> bytes:
     except OSError as exc:  # a chunked body that ends early or lies about its chunks
         raise MalformedBody("The body ended before it was complete.") from exc
     return body
-
-
-def pieces() -> Iterator[bytes]:
-    """The bytes of a body that is no JSON, as they come. MalformedBody where it ends too early."""
-    try:
-        while piece := request.stream.read(_PIECE):
-            yield piece
-    except OSError as exc:
-        raise MalformedBody("The body ended before it was complete.") from exc
 
 
 def _check_type() -> None:

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from asynch.errors import NotFound
 from asynch.storage.local import LocalStorage
 from asynch.web import parts
-from asynch.web.bodies import pieces
+from asynch.web.receiving import pieces, receiving
 
 bp = Blueprint("files", __name__)
 
@@ -41,7 +41,8 @@ def put_file(key: str) -> ResponseReturnValue:
     storage = parts().storage
     if not isinstance(storage, LocalStorage):
         raise NotFound("Files are not taken here.")
-    storage.accept(key, request.args, pieces())
+    with receiving():
+        storage.accept(key, request.args, pieces())
     return "", 204
 
 

@@ -18,7 +18,8 @@ from asynch.errors import InvalidInput, MalformedBody, Mistake
 from asynch.service.resumable import Checksum, Standing
 from asynch.web import parts
 from asynch.web.auth import creator
-from asynch.web.bodies import checked, pieces
+from asynch.web.bodies import checked
+from asynch.web.receiving import pieces, receiving
 from asynch.web.task_bodies import number_of
 from asynch.web.uploads import Fields
 
@@ -73,7 +74,8 @@ def create() -> ResponseReturnValue:
     )
     is_known = standing.expire_at is None
     if not is_known and (has_piece or length == 0):
-        standing = parts().resumable.append(creator(), standing.upload_id, 0, pieces(), _checksum())
+        with receiving():
+            standing = parts().resumable.append(creator(), standing.upload_id, 0, pieces(), _checksum())
     location = f"{parts().settings.public_url}{bp.url_prefix}/{standing.upload_id}"
     return "", 201, {"Location": location} | _told(standing)
 
@@ -94,7 +96,8 @@ def patch(upload_id: str) -> ResponseReturnValue:
     if request.mimetype != _PIECE:
         raise UnsupportedMediaType(f"A piece must be {_PIECE}.")
     offset = _whole("Upload-Offset")
-    standing = parts().resumable.append(creator(), number_of(upload_id), offset, pieces(), _checksum())
+    with receiving():
+        standing = parts().resumable.append(creator(), number_of(upload_id), offset, pieces(), _checksum())
     return "", 204, _told(standing)
 
 

@@ -22,6 +22,7 @@ from asynch.service.uploads import Intake, Received, Told
 from asynch.web import parts, streams
 from asynch.web.auth import creator, principal
 from asynch.web.bodies import INT4_MAX, INT8_MAX, Text, checked, read_json, read_query
+from asynch.web.receiving import receiving
 from asynch.web.task_bodies import number_of
 
 bp = Blueprint("uploads", __name__, url_prefix="/api/file")
@@ -77,7 +78,7 @@ class PageOf(BaseModel):
 @bp.post("/upload")
 def upload() -> ResponseReturnValue:
     """A form with a `file`, or with the `sha256` alone of one that the tenant may have already."""
-    with _form() as (fields, file):
+    with receiving(), _form() as (fields, file):
         told = fields.told(file.name if file else "")
         if file is None:
             if fields.sha256 is None:

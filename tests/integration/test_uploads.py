@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -349,3 +352,18 @@ def test_a_socket_of_a_completed_upload_tells_just_that(api: Api, dsn: str) -> N
     address = f"{api.live.url.replace('http', 'ws')}/api/file/upload/ws/{task_id}"
     with connect(address, proxy=None) as line:
         assert [json.loads(message)["status"] for message in line] == ["completed"]
+
+
+def test_hanging_senders_leave_threads_for_everybody_else(make_parts: MakeParts) -> None:
+    with serving(make_parts(server={"threads": 4})) as live, ExitStack() as lines:
+        api = Api(live)
+        host = urlsplit(live.url)
+        for _ in range(2):
+            line = lines.enter_context(socket.create_connection((host.hostname or "", host.port or 0), timeout=10))
+            line.sendall(
+                b"POST /api/file/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000\r\n"
+                b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+            )
+        until(lambda: send(api).status_code == 503, 10)
+        assert refused(send(api), 503)["code"] == "overloaded"
+        assert api.call("GET", "/api/file/upload/tasks").status_code == 200
