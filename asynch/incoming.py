@@ -95,6 +95,11 @@ class Reception:
         except OSError as exc:
             raise TmpUnavailable(f"cannot sync to tmp_dir: {exc.strerror}") from exc
 
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self._path
+
     def keep(self, name: str) -> None:
         """Give the file a name that somebody remembers, before that is committed: without him it is a left-over."""
         try:

@@ -71,6 +71,12 @@ def serving(parts: Parts) -> Iterator[Live]:
         server.server_close()
 
 
+def let_host_work(parts: Parts) -> None:
+    """As if workers of the API's host had been heard of, and were not at the moment."""
+    with db.connection(parts.pool) as conn:
+        conn.execute("INSERT INTO asynch_host (id, name) VALUES (%s, 'tests')", (parts.uploads.incoming.host_id,))
+
+
 def parts_on(pool: db.Pool, home: Path, **sections: Any) -> Parts:
     """Parts on a database and a directory; sections of the settings may be given."""
     chosen = settings.build({"data_dir": str(home), **sections})

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asynch import db
 from asynch.db import Row
+from asynch.domain.filetype import FileType
 from asynch.domain.principal import Caller
 from asynch.domain.uploads import Status, is_among, shown_name, staged_id, staged_keys, staged_name
 from asynch.errors import Conflict, NotFound, TooLarge, Unsupported
-from asynch.service.lanes import ensure_lane, staged_lane
-from asynch.service.uploads import Received, Told, Uploads
+from asynch.service.uploads import Received, Told, Uploads, have_processed
 from asynch.storage import Inviting
 from asynch.store import files as store
-from asynch.store import news
-from asynch.store.files import NewUpload, NewWork
+from asynch.store.files import NewUpload
 from asynch.store.oplog import Operation, insert_op_logs
 
 
@@ -100,20 +99,11 @@ class Direct:
             content_type=row["content_type"],
             scene=scene or row["scene"],
         )
-        if sender is None:  # another request was quicker
-            return
-        lane_id = ensure_lane(conn, tenant_id=row["tenant_id"], lane=staged_lane())
-        work = NewWork(
-            lane_id=lane_id,
-            id=row["id"],
-            input_ref=staged_name(row["tenant_id"], row["id"]),
-            payload=f'{{"parts": {row["parts"]}}}',
-            creator=sender.user,
-            trace_context=caller.trace_context,
-            upload_headers=sender.upload_headers,
-        )
-        store.insert_work(conn, work)
-        news.announce(conn, {lane_id})
+        if sender is not None:  # else another request was quicker
+            principal = replace(caller.principal, user=sender.user)
+            sent_by = replace(caller, principal=principal, upload_headers=sender.upload_headers)
+            kind = FileType("", row["content_type"])
+            have_processed(conn, "", sent_by, row["id"], kind, row["parts"])
 
     def _storage(self) -> Inviting:
         storage = self.uploads.storage

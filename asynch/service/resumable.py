@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from asynch import db
 from asynch.db import Connection, Pool, Row
+from asynch.domain.filetype import FileType
 from asynch.domain.principal import Caller
 from asynch.domain.uploads import Status, is_among, shown_name
 from asynch.errors import ChecksumMismatch, Conflict, Gone, NotFound, Overloaded, TooLarge, Unsupported
@@ -153,8 +154,12 @@ class Resumable:
         """Where it stands now, having it processed if that is the end. Unsupported."""
         self._check_type(caller, row, file, offset)
         if offset >= file.length:
+            tenant_id, kind = caller.principal.tenant_id, file.kind
+            parts = self.uploads.stage(tenant_id, row["id"], file.path, kind)
             with db.transaction(self._pool) as conn:
-                end_whole(conn, self._incoming, caller, row["id"])
+                end_whole(conn, self._incoming.host_id, caller, row["id"], kind, parts)
+            if parts:
+                file.remove()
             return Standing(row["id"], offset, file.length, None, row["metadata"])
         return Standing(row["id"], offset, file.length, file.changed_at + self.ttl_s, row["metadata"])
 
@@ -174,20 +179,19 @@ class Resumable:
             store.end_upload(conn, tenant_id=tenant_id, upload_id=upload_id, status=Status.FAILED, error=reason)
 
 
-def end_whole(conn: Connection, incoming: Incoming, caller: Caller, upload_id: int) -> bool:
-    """All bytes are there: that it is so, and the task that processes them, are one fact; False where it was noted.
-
-    FileNotFoundError.
-    """
-    tenant_id = caller.principal.tenant_id
-    kind = incoming.partial(tenant_id, upload_id, 0).kind
-    sender = store.note_received(conn, tenant_id=tenant_id, upload_id=upload_id, content_type=kind.content_type)
-    if sender is None:
-        return False
-    principal = replace(caller.principal, user=sender.user)
-    sent_by = replace(caller, principal=principal, upload_headers=sender.upload_headers)
-    have_processed(conn, incoming, sent_by, upload_id, kind)
-    return True
+def end_whole(conn: Connection, tmp_host: str, caller: Caller, upload_id: int, kind: FileType, parts: int = 0) -> None:
+    """All bytes are there: that it is so, and the task that processes them, are one fact; noted before, it stays."""
+    sender = store.note_received(
+        conn,
+        tenant_id=caller.principal.tenant_id,
+        upload_id=upload_id,
+        content_type=kind.content_type,
+        parts=parts,
+    )
+    if sender is not None:
+        principal = replace(caller.principal, user=sender.user)
+        sent_by = replace(caller, principal=principal, upload_headers=sender.upload_headers)
+        have_processed(conn, tmp_host, sent_by, upload_id, kind, parts)
 
 
 #: A type is told by so many bytes, or by all of a smaller file.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from asynch import db
@@ -11,11 +12,11 @@ from asynch.db import Connection, Pool, Row
 from asynch.domain.filetype import HEAD_BYTES, FileType, sniff
 from asynch.domain.principal import Caller, Principal, served_by
 from asynch.domain.states import Phase, State
-from asynch.domain.uploads import Status, Work, is_among, shown_name, stage_of
-from asynch.errors import NotFound, TooLarge, Unsupported
+from asynch.domain.uploads import Status, Work, is_among, shown_name, stage_of, staged_name
+from asynch.errors import NotFound, Overloaded, TooLarge, Unsupported
 from asynch.incoming import Incoming, Reception
-from asynch.service.lanes import ensure_lane, upload_lane
-from asynch.storage import Storage
+from asynch.service.lanes import ensure_lane, staged_lane, upload_lane
+from asynch.storage import Inviting, Storage
 from asynch.store import files as store
 from asynch.store import news
 from asynch.store.files import FileAt, NewUpload, NewWork
@@ -52,6 +53,7 @@ class Uploads:
     storage: Storage
     types: Sequence[str]
     max_size: int
+    host_grace_s: float  #: a host whose workers are silent for so long has none
 
     def begin(self) -> Intake:
         """A new file, to be written."""
@@ -70,10 +72,14 @@ class Uploads:
         kind, file = intake.end(), intake.file
         tenant_id = caller.principal.tenant_id
         file.sync()
+        with db.connection(self.pool) as conn:
+            upload_id = store.draw_upload_id(conn)
+        parts = self.stage(tenant_id, upload_id, file.path, kind)
         with db.transaction(self.pool) as conn:
             if known := store.find_by_content(conn, tenant_id=tenant_id, sha256=file.sha256):
                 return self._note_known(conn, caller, known, file.sha256, told)
             upload = NewUpload(
+                id=upload_id,
                 user=caller.principal.user,
                 filename=shown_name(told.name),
                 file_hash=file.sha256,
@@ -83,13 +89,29 @@ class Uploads:
                 scene=told.scene,
                 upload_id=told.upload_id,
                 tags=told.tags,
+                parts=parts,
             )
-            upload_id = store.insert_upload(conn, tenant_id=tenant_id, upload=upload)
-            file.keep(self.incoming.name_of(tenant_id, upload_id))
-            have_processed(conn, self.incoming, caller, upload_id, kind)
+            store.insert_upload(conn, tenant_id=tenant_id, upload=upload)
+            if not parts:
+                file.keep(self.incoming.name_of(tenant_id, upload_id))
+            have_processed(conn, self.incoming.host_id, caller, upload_id, kind, parts)
             insert_op_logs(conn, caller, "uploadFile", [Operation(task_id=str(upload_id))])
-        file.kept()
+        if not parts:
+            file.kept()
         return Received(str(upload_id))
+
+    def stage(self, tenant_id: int, upload_id: int, path: Path, kind: FileType) -> int:
+        """Put a whole file into storage where this host has no worker to process it; in how many objects it is there.
+
+        Overloaded where the storage cannot be asked for it again, StorageError.
+        """
+        with db.connection(self.pool) as conn:
+            if store.host_works(conn, tmp_host=self.incoming.host_id, grace_s=self.host_grace_s):
+                return 0
+        if not isinstance(self.storage, Inviting):
+            raise Overloaded("No worker runs on this host.", code="no_worker")
+        self.storage.put(staged_name(tenant_id, upload_id), path, kind.content_type)
+        return 1
 
     def _note_known(self, conn: Connection, caller: Caller, known: FileAt, sha256: str, told: Told) -> Received:
         tenant_id = caller.principal.tenant_id
@@ -189,16 +211,20 @@ class Uploads:
         }
 
 
-def have_processed(conn: Connection, incoming: Incoming, caller: Caller, upload_id: int, kind: FileType) -> None:
-    """Have a worker of this host look at a file whose bytes are all here, as its row says in this transaction."""
+def have_processed(conn: Connection, tmp_host: str, caller: Caller, upload_id: int, kind: FileType, parts: int) -> None:
+    """Have a worker look at a file whose bytes are all there, as its row says in this transaction.
+
+    They are on the disk of `tmp_host`, whose workers alone can do it, or in so many objects in storage.
+    """
     tenant_id = caller.principal.tenant_id
     film = kind.content_type.startswith("video/")
-    lane_id = ensure_lane(conn, tenant_id=tenant_id, lane=upload_lane(incoming.host_id, film=film))
+    lane = staged_lane() if parts else upload_lane(tmp_host, film=film)
+    lane_id = ensure_lane(conn, tenant_id=tenant_id, lane=lane)
     work = NewWork(
         lane_id=lane_id,
         id=upload_id,
-        input_ref=incoming.name_of(tenant_id, upload_id),
-        payload="{}",
+        input_ref=Incoming.name_of(tenant_id, upload_id),
+        payload=f'{{"parts": {parts}}}',
         creator=caller.principal.user,
         trace_context=caller.trace_context,
         upload_headers=caller.upload_headers,

@@ -18,10 +18,18 @@ VALUES (%(tenant_id)s, %(creator)s, %(creator)s, %(sha256)s, %(name)s, %(ext)s, 
     %(stored_size)s, %(key)s, %(scene)s, %(upload_id)s, %(tags)s::text[])
 ON CONFLICT (tenant_id, sha256) DO NOTHING RETURNING id, key
 
+-- draw_upload_id --
+SELECT asynch_new_id() AS id
+
+-- host_works --
+-- Whether workers of a host have been heard of lately.
+SELECT EXISTS (SELECT 1 FROM asynch_host h
+               WHERE h.id = %(tmp_host)s AND h.seen_at > now() - make_interval(secs => %(grace_s)s)) AS works
+
 -- insert_upload --
-INSERT INTO asynch_upload (tenant_id, "user", filename, file_hash, file_size, content_type, status, oss_path,
+INSERT INTO asynch_upload (id, tenant_id, "user", filename, file_hash, file_size, content_type, status, oss_path,
     repository_identity, scene, upload_id, tags, metadata, tmp_host, upload_headers, parts, completed_at, duration)
-VALUES (%(tenant_id)s, %(user)s, %(filename)s, %(file_hash)s, %(file_size)s, %(content_type)s, %(status)s, %(oss_path)s,
+VALUES (coalesce(%(id)s::bigint, asynch_new_id()), %(tenant_id)s, %(user)s, %(filename)s, %(file_hash)s, %(file_size)s, %(content_type)s, %(status)s, %(oss_path)s,
     %(identity)s, %(scene)s, %(upload_id)s, %(tags)s::text[], %(metadata)s, %(tmp_host)s, %(upload_headers)s, %(parts)s, CASE %(identity)s WHEN '' THEN NULL ELSE now() END,
     CASE %(identity)s WHEN '' THEN NULL ELSE 0 END)
 RETURNING id
@@ -33,13 +41,15 @@ SET status = %(status)s, error_msg = %(error_msg)s, oss_path = %(oss_path)s, rep
 WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s AND u.status NOT IN ('completed', 'failed')
 
 -- note_received --
--- All bytes of an upload are there; no row where it was noted before, or has ended.
+-- All bytes of an upload are there; no row where it was noted before, or has ended. `|| ''` keeps the
+-- planner on the primary key.
 WITH whole AS MATERIALIZED (
     SELECT u.tenant_id, u.id, u."user", u.upload_headers FROM asynch_upload u
-    WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s AND u.status = 'pending' FOR UPDATE
+    WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s AND u.status || '' = 'pending' FOR UPDATE
 )
 UPDATE asynch_upload u
 SET status = 'received', content_type = %(content_type)s, scene = coalesce(%(scene)s::text, u.scene), upload_headers = '',
+    parts = greatest(u.parts, %(parts)s),
     updated_at = now()
 FROM whole w WHERE u.tenant_id = w.tenant_id AND u.id = w.id
 RETURNING w."user", w.upload_headers
@@ -90,7 +100,7 @@ WHERE u.status = 'pending' OR (u.status NOT IN ('completed', 'failed') AND NOT t
 -- Of these uploads, those whose bytes still come, with their length.
 SELECT u.tenant_id, u.id, u.file_size FROM unnest(%(tenants)s::bigint[], %(ids)s::bigint[]) AS k(tenant_id, id)
 JOIN asynch_upload u ON u.tenant_id = k.tenant_id AND u.id = k.id
-WHERE u.status = 'pending'
+WHERE u.status || '' = 'pending'
 
 -- expire_uploads --
 -- Fails uploads into storage that were never confirmed, and those whose host has not been heard of since.

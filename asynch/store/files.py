@@ -27,7 +27,8 @@ class NewUpload:
     metadata: str = ""  #: of a resumable one, as its sender gave it
     tmp_host: str = ""  #: where the bytes of a resumable one are
     upload_headers: str = field(default="", repr=False)  #: of its sender, sealed
-    parts: int = 0  #: objects that its sender puts into storage himself
+    parts: int = 0  #: objects in storage that its bytes are in, until it is taken in
+    id: int | None = None  #: None: a new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,18 @@ def insert_file(conn: Connection, *, tenant_id: int, file: NewFile) -> FileAt:
     return known
 
 
+def draw_upload_id(conn: Connection) -> int:
+    """The id of an upload that is yet to be inserted."""
+    drawn: int = db.one(conn, "draw_upload_id")["id"]
+    return drawn
+
+
+def host_works(conn: Connection, *, tmp_host: str, grace_s: float) -> bool:
+    """Whether workers of this host have been heard of in so much time."""
+    works: bool = db.one(conn, "host_works", tmp_host=tmp_host, grace_s=grace_s)["works"]
+    return works
+
+
 def insert_upload(conn: Connection, *, tenant_id: int, upload: NewUpload) -> int:
     """Begin an upload; its id."""
     created: int = db.one(conn, "insert_upload", tenant_id=tenant_id, **_params(upload))["id"]
@@ -150,10 +163,11 @@ class Sender:
 
 
 def note_received(
-    conn: Connection, *, tenant_id: int, upload_id: int, content_type: str, scene: str | None = None
+    conn: Connection, *, tenant_id: int, upload_id: int, content_type: str, scene: str | None = None, parts: int = 0
 ) -> Sender | None:
     """All bytes of an upload are there; None where that was noted before, or it has ended."""
-    found = db.row(conn, "note_received", tenant_id=tenant_id, id=upload_id, content_type=content_type, scene=scene)
+    values = {"content_type": content_type, "scene": scene, "parts": parts}
+    found = db.row(conn, "note_received", tenant_id=tenant_id, id=upload_id, **values)
     return None if found is None else Sender(found["user"], found["upload_headers"])
 
 

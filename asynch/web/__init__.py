@@ -139,7 +139,12 @@ class Parts:
         """Takes files."""
         chosen = self.settings
         return Uploads(
-            self.pool, Incoming(chosen.tmp_path), self.storage, chosen.uploads.types, chosen.uploads.max_size
+            self.pool,
+            Incoming(chosen.tmp_path),
+            self.storage,
+            chosen.uploads.types,
+            chosen.uploads.max_size,
+            chosen.worker.tmp_host_grace,
         )
 
     @cached_property

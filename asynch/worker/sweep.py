@@ -85,7 +85,8 @@ def _end_old(pool: db.Pool, incoming: Incoming, left: list[Left], part_ttl_s: fl
         file = sizes[key]
         with db.transaction(pool) as conn:
             if file.size_bytes == length:
-                resumable.end_whole(conn, incoming, Caller(Principal(key[0], "", Role.USER)), key[1])
+                kind = incoming.partial(*key, length).kind
+                resumable.end_whole(conn, incoming.host_id, Caller(Principal(key[0], "", Role.USER)), key[1], kind)
             elif file.age_s > part_ttl_s:
                 files.end_upload(
                     conn,

@@ -12,7 +12,7 @@ from PIL import Image, ImageStat
 
 from asynch import db
 from tests.database import all_rows
-from tests.live import MakeParts, serving
+from tests.live import Live, MakeParts, let_host_work, serving
 from tests.rows import until
 from tests.task_api import Api, working
 
@@ -20,6 +20,11 @@ from tests.task_api import Api, working
 @pytest.fixture
 def dsn(emptied_dsn: str) -> str:
     return emptied_dsn
+
+
+@pytest.fixture(autouse=True)
+def host(live: Live) -> None:
+    let_host_work(live.parts)
 
 
 def send(api: Api, path: Path) -> str:

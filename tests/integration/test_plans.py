@@ -308,6 +308,10 @@ OF_FILES: dict[str, tuple[str, Use, set[str]]] = {
     "pending_uploads": (
         "upload", lambda c: files.pending_uploads(c, [(n % 10, n) for n in IDS]), {"asynch_upload_pkey"},
     ),
+    "expire_uploads": (
+        "upload", lambda c: files.expire_uploads(c, ttl_s=60.0, most=10),
+        {"asynch_upload_pending", "asynch_upload_pkey"},
+    ),
     "note_received": (
         "upload", lambda c: files.note_received(c, tenant_id=1, upload_id=1, content_type="x"), {"asynch_upload_pkey"},
     ),

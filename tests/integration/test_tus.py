@@ -19,7 +19,7 @@ from tusclient.client import TusClient
 from asynch import db
 from asynch.incoming import Incoming
 from asynch.worker.sweep import sweep_incoming
-from tests.live import MakeParts, serving
+from tests.live import Live, MakeParts, let_host_work, serving
 from tests.rows import until
 from tests.task_api import Api, problem, working
 
@@ -30,6 +30,11 @@ PIECE = {"Content-Type": "application/offset+octet-stream"}
 @pytest.fixture
 def dsn(emptied_dsn: str) -> str:
     return emptied_dsn
+
+
+@pytest.fixture(autouse=True)
+def host(live: Live) -> None:
+    let_host_work(live.parts)
 
 
 def coded(**values: str) -> str:

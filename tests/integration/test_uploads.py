@@ -22,7 +22,7 @@ from asynch.cleaner.purge import purge
 from asynch.incoming import Incoming
 from asynch.worker.sweep import sweep_incoming
 from tests.database import all_rows
-from tests.live import MakeParts, serving
+from tests.live import Live, MakeParts, let_host_work, serving
 from tests.rows import until
 from tests.task_api import CLEANER, Api, problem, working
 
@@ -32,6 +32,11 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
 @pytest.fixture
 def dsn(emptied_dsn: str) -> str:
     return emptied_dsn
+
+
+@pytest.fixture(autouse=True)
+def host(live: Live) -> None:
+    let_host_work(live.parts)
 
 
 def send(api: Api, data: bytes = PNG, name: str = "a picture.png", **fields: str) -> requests.Response:
@@ -367,3 +372,18 @@ def test_hanging_senders_leave_threads_for_everybody_else(make_parts: MakeParts)
         until(lambda: send(api).status_code == 503, 10)
         assert refused(send(api), 503)["code"] == "overloaded"
         assert api.call("GET", "/api/file/upload/tasks").status_code == 200
+
+
+def test_a_host_without_workers_hands_its_files_over_to_others(
+    api: Api, dsn: str, pool: db.Pool, tmp_path: Path
+) -> None:
+    with db.transaction(pool) as conn:
+        conn.execute("UPDATE asynch_host SET seen_at = now() - interval '1 day'")
+    task_id = send(api).json()["task_id"]
+    assert incoming(api) == []
+
+    elsewhere = {"threads": 4, "uploaders": 2, "poll_interval": 0.1, "drain_timeout": 0, "tmp_dir": str(tmp_path / "b")}
+    with working(api.live, dsn, worker=elsewhere):
+        told = completed(api, task_id)
+        assert stored(api, told) == PNG
+        until(lambda: not api.live.parts.storage.exists(f"0/direct/{task_id}"), 10)
