@@ -121,7 +121,8 @@ def check_tmp_dirs(farm: Farm, rows: Mapping[int, db.Row]) -> None:
             os.utime(file, (0, 0))  # a sweep leaves young files alone
         sweep(farm.pool, TmpDir(path, max_bytes=1))
         names = {file.name for file in path.iterdir()}
-        assert names - needed <= {".host-id"}, f"left in {path.name}"
+        assert names - needed <= {".host-id", ".incoming", ".scratch"}, f"left in {path.name}"
+        assert [*path.glob(".incoming/*"), *path.glob(".scratch/*")] == []
         left |= names
     assert needed <= left, "saved results are gone"
 
