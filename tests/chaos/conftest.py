@@ -15,6 +15,7 @@ from asynch import db
 from asynch.embedded import EmbeddedPostgres
 from asynch.service import schema
 from tests.chaos.farm import Farm, farming
+from tests.chaos.server import Server
 from tests.database import run_on
 from tests.proxy import Proxy
 from tests.seaweed import Seaweed
@@ -25,6 +26,14 @@ def farm(dsn: str, tmp_path: Path) -> Iterator[Farm]:
     """An installation on a database of its own, with local storage and no worker yet."""
     with farming(dsn, tmp_path) as running:
         yield running
+
+
+@pytest.fixture
+def server(farm: Farm) -> Iterator[Server]:
+    """An API process on the farm's database and directory."""
+    running = Server(farm)
+    yield running
+    running.close()
 
 
 @pytest.fixture

@@ -4,70 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import requests
-import yaml
 
 from asynch.client import Client, batches
-from tests.chaos.farm import Farm, until
-
-
-class Server:
-    """`asynch api` on one port, which can be killed and started again."""
-
-    def __init__(self, farm: Farm) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._config = farm.home / "api.yml"
-        sections = {**farm.sections, "data_dir": str(farm.home), "database": {"dsn": farm.dsn}}
-        self._config.write_text(yaml.safe_dump({**sections, "server": {"port": self.port}}))
-        self._log = (farm.home / "api.log").open("ab")
-        self.start()
-
-    def start(self) -> None:
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("ASYNCH_")}
-        argv = [sys.executable, "-m", "asynch", "api", "--config", str(self._config)]
-        self.process = subprocess.Popen(argv, env=environ, stdout=self._log, stderr=self._log, start_new_session=True)
-        until(self._is_up, 30, what="the API's start")
-
-    def _is_up(self) -> bool:
-        with suppress(requests.RequestException):
-            return requests.get(f"{self.url}/healthz", timeout=1).ok
-        return False
-
-    def kill(self) -> None:
-        """kill -9 of all its processes."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
-
-    def restart(self) -> None:
-        """Kill it, and start it again."""
-        self.kill()
-        self.start()
-
-    def close(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
-        self._log.close()
-
-
-@pytest.fixture
-def server(farm: Farm) -> Iterator[Server]:
-    running = Server(farm)
-    yield running
-    running.close()
+from tests.chaos.farm import Farm
+from tests.chaos.server import Server
 
 
 def test_a_result_is_written_by_the_client_and_by_the_command(farm: Farm, server: Server, tmp_path: Path) -> None:
