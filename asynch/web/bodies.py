@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from flask import request
@@ -178,6 +178,8 @@ Flag = Annotated[int, BeforeValidator(_flag), WithJsonSchema({"enum": [0, 1, Fal
 
 class Body(BaseModel):
     """A JSON object in camelCase whose values have exactly the types it names; unknown members are mistakes."""
+
+    media_type: ClassVar[str] = "application/json"
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, alias_generator=to_camel, hide_input_in_errors=True

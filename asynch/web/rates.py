@@ -15,10 +15,10 @@ READS = frozenset(
     {
         *("tasks.task_status", "tasks.task_result", "tasks.get_task_batch", "tasks.get_task_result"),
         *("tasks.list_task", "streams.events", "streams.socket"),
-        *("uploads.progress", "uploads.tasks", "uploads.socket", "uploads.get_file"),
+        *("uploads.upload_progress", "uploads.list_uploads", "uploads.upload_socket", "uploads.file_document"),
     }
 )
-UPLOADS = frozenset({"uploads.upload", "uploads.presign", "tus.create"})
+UPLOADS = frozenset({"uploads.upload", "uploads.presign", "tus.create_upload"})
 CREATES = frozenset({"tasks.create_task", "tasks.create_task_batch"})
 
 

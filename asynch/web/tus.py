@@ -50,8 +50,8 @@ def _tell_version(response: Response) -> Response:
     return response
 
 
-@bp.route("", methods=["OPTIONS"])
-@bp.route("/<id:upload_id>", methods=["OPTIONS"])
+@bp.route("", methods=["OPTIONS"], endpoint="tus_options")
+@bp.route("/<id:upload_id>", methods=["OPTIONS"], endpoint="upload_options")
 def options(upload_id: str = "") -> ResponseReturnValue:  # noqa: ARG001 - the same of every upload
     """What this server can do."""
     headers = {
@@ -64,7 +64,7 @@ def options(upload_id: str = "") -> ResponseReturnValue:  # noqa: ARG001 - the s
 
 
 @bp.post("")
-def create() -> ResponseReturnValue:
+def create_upload() -> ResponseReturnValue:
     """201 with where the pieces go; a first piece may come along."""
     length = _whole("Upload-Length")
     fields, name, metadata = _metadata()
@@ -81,7 +81,7 @@ def create() -> ResponseReturnValue:
 
 
 @bp.route("/<id:upload_id>", methods=["HEAD"])
-def head(upload_id: str) -> ResponseReturnValue:
+def head_upload(upload_id: str) -> ResponseReturnValue:
     """How many bytes are here; who sent them until now is over."""
     standing = parts().resumable.stand(creator(), number_of(upload_id))
     headers = {"Upload-Length": str(standing.length), "Cache-Control": "no-store"}
@@ -91,7 +91,7 @@ def head(upload_id: str) -> ResponseReturnValue:
 
 
 @bp.patch("/<id:upload_id>")
-def patch(upload_id: str) -> ResponseReturnValue:
+def patch_upload(upload_id: str) -> ResponseReturnValue:
     """One more piece, at the offset that it names; what has come of a broken one stays."""
     if request.mimetype != _PIECE:
         raise UnsupportedMediaType(f"A piece must be {_PIECE}.")
@@ -102,16 +102,18 @@ def patch(upload_id: str) -> ResponseReturnValue:
 
 
 @bp.delete("/<id:upload_id>")
-def delete(upload_id: str) -> ResponseReturnValue:
+def delete_upload(upload_id: str) -> ResponseReturnValue:
     """Give the upload up."""
     parts().resumable.give_up(creator(), number_of(upload_id))
     return "", 204
 
 
 @bp.post("/<id:upload_id>")
-def override(upload_id: str) -> ResponseReturnValue:
+def override_upload(upload_id: str) -> ResponseReturnValue:
     """For clients that cannot send PATCH or DELETE: X-HTTP-Method-Override names what they mean."""
-    meant = {"PATCH": patch, "DELETE": delete}.get(request.headers.get("X-HTTP-Method-Override", "").upper())
+    meant = {"PATCH": patch_upload, "DELETE": delete_upload}.get(
+        request.headers.get("X-HTTP-Method-Override", "").upper()
+    )
     if meant is None:
         raise InvalidInput([Mistake("#/X-HTTP-Method-Override", "PATCH or DELETE")])
     return meant(upload_id)

@@ -21,13 +21,13 @@ from asynch.service.documents import as_json
 from asynch.service.uploads import Intake, Received, Told
 from asynch.web import parts, streams
 from asynch.web.auth import creator, principal
-from asynch.web.bodies import INT4_MAX, INT8_MAX, Text, checked, read_json, read_query
+from asynch.web.bodies import INT4_MAX, INT8_MAX, Body, Text, checked, read_json, read_query
 from asynch.web.receiving import receiving
 from asynch.web.task_bodies import number_of
 
 bp = Blueprint("uploads", __name__, url_prefix="/api/file")
 
-_SHA256 = "^[0-9a-fA-F]{64}$"
+SHA256 = "^[0-9a-fA-F]{64}$"
 #: Of a form besides its file. The parser counts what it has read and not yet told apart, so not less than a few of the
 #: 64 KiB that it reads at once.
 _MAX_FIELDS_BYTES = 512 * 1024
@@ -56,7 +56,7 @@ class Fields(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    sha256: Annotated[str, Field(pattern=_SHA256)] | None = None
+    sha256: Annotated[str, Field(pattern=SHA256)] | None = None
     scene: Word = ""
     tags: Tags = []
     upload_id: Word = ""
@@ -66,10 +66,10 @@ class Fields(BaseModel):
         return Told(name, self.scene, self.upload_id, tuple(dict.fromkeys(self.tags)))
 
 
-class PageOf(BaseModel):
+class PageOf(Body):
     """Which part of a list, from a query string."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(strict=False)
 
     page: Annotated[int, Field(ge=1, le=INT4_MAX)] = 1
     size: Annotated[int, Field(ge=1, le=1000)] = 10
@@ -89,10 +89,10 @@ def upload() -> ResponseReturnValue:
         return _answer(parts().uploads.receive(creator(), file.intake, told))
 
 
-class Wanted(BaseModel):
+class Wanted(Body):
     """A file that is to go into storage past this service."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(alias_generator=None)
 
     name: Annotated[Text, Field(min_length=1, max_length=1024)]
     size: Annotated[int, Field(ge=0, le=INT8_MAX)]
@@ -101,10 +101,10 @@ class Wanted(BaseModel):
     parts: Annotated[int, Field(ge=1, le=_MOST_PARTS)] | None = None
 
 
-class Confirmed(BaseModel):
+class Confirmed(Body):
     """A file that is there."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(alias_generator=None)
 
     file_name: Annotated[Text, Field(min_length=1, max_length=256)]
     scene: Word = ""
@@ -134,22 +134,22 @@ def confirm() -> ResponseReturnValue:
 
 
 @bp.get("/upload/progress/<id:task_id>")
-def progress(task_id: str) -> ResponseReturnValue:
+def upload_progress(task_id: str) -> ResponseReturnValue:
     """Where an upload stands."""
     return parts().uploads.progress(principal().tenant_id, number_of(task_id))
 
 
 @bp.get("/upload/tasks")
-def tasks() -> ResponseReturnValue:
+def list_uploads() -> ResponseReturnValue:
     """The caller's own uploads, newest first."""
     page = read_query(PageOf)
     listed, total = parts().uploads.search(principal(), limit=page.size, offset=(page.page - 1) * page.size)
     return {"total": total, "page": page.page, "size": page.size, "tasks": listed}
 
 
-@bp.get("/upload/ws/<id:task_id>", endpoint="socket")
-@bp.get("/upload/ws/<id:task_id>", endpoint="socket", websocket=True)  # Flask keeps the two apart
-def socket(task_id: str) -> ResponseReturnValue:
+@bp.get("/upload/ws/<id:task_id>", endpoint="upload_socket")
+@bp.get("/upload/ws/<id:task_id>", endpoint="upload_socket", websocket=True)  # Flask keeps the two apart
+def upload_socket(task_id: str) -> ResponseReturnValue:
     """The progress at each change, over WebSocket: a text message each, closed with 1000 after the final one."""
     uploads, tenant_id, upload_id = parts().uploads, principal().tenant_id, number_of(task_id)
 
@@ -160,7 +160,7 @@ def socket(task_id: str) -> ResponseReturnValue:
 
 
 @bp.get("/<id:identity>")
-def get_file(identity: str) -> ResponseReturnValue:
+def file_document(identity: str) -> ResponseReturnValue:
     """A file, what was made of it, and links that work now."""
     return parts().uploads.file(principal().tenant_id, number_of(identity))
 

@@ -164,13 +164,13 @@ def expect_told(document: Json, route: str, answer: requests.Response) -> None:
     expect_headers(response["headers"], answer)
     kinds = response.get("content", {})
     media_type = answer.headers.get("Content-Type", "").partition(";")[0]
-    if not kinds:
+    if not kinds or method == "HEAD":
         assert answer.content == b"", (route, answer.content[:500])
     elif "*/*" not in kinds:
         assert media_type in kinds, (route, media_type)
         if "json" in media_type:
             expect_shape(document, kinds[media_type]["schema"], answer.json())
-    if not answer.ok:
+    if not answer.ok and method != "HEAD":
         assert answer.json()["code"] in CODES[answer.status_code]
 
 
@@ -190,7 +190,13 @@ def expect_shape(document: Json, schema: Json, body: Any) -> None:
 
 
 def told_path(rule: str) -> str:
-    named = {"<id:task_id>": "{taskId}", "<id:delivery_id>": "{deliveryId}", "<path:key>": "{key}"}
+    named = {
+        "<id:task_id>": "{taskId}",
+        "<id:delivery_id>": "{deliveryId}",
+        "<path:key>": "{key}",
+        "<id:upload_id>": "{uploadId}",
+        "<id:identity>": "{identity}",
+    }
     for variable, told in named.items():
         rule = rule.replace(variable, told)
     return rule

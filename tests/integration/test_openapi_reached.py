@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 
 from asynch import db
 from asynch.web.app import create_app
-from asynch.web.openapi.document import build
+from asynch.web.openapi.document import build, methods_of
 from asynch.web.openapi.links import LINKS
 from asynch.web.openapi.operations import OPERATIONS
 from tests import rows
@@ -49,7 +49,7 @@ def document(app: Flask) -> Json:
 
 def route_of(app: Flask, endpoint: str) -> str:
     (rule,) = [rule for rule in app.url_map.iter_rules(endpoint) if not rule.websocket]
-    (method,) = (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    (method,) = methods_of(rule)
     return f"{method} {rule.rule}"
 
 
@@ -76,7 +76,7 @@ def answered(stage: Stage, app: Flask, endpoint: str, status: int) -> requests.R
 
 
 #: links that lead to a refusal, as the thing is at that moment
-REFUSED = {("socket", 426), ("retryTask", 409), ("deleteModel", 409)}
+REFUSED = {("socket", 426), ("uploadSocket", 426), ("retryTask", 409), ("deleteModel", 409), ("confirm", 409)}
 
 
 @pytest.mark.parametrize("endpoint", LINKS)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -14,6 +14,7 @@ from flask import Flask
 from asynch import db
 from asynch.service import keys
 from asynch.web.app import create_app
+from asynch.web.openapi.document import methods_of
 from tests.live import Live, MakeParts, serving
 
 OWN, OTHER = 7, 8
@@ -53,6 +54,7 @@ class Row:
     unseen: Look = lambda _: True
     manages: bool = False  #: changes models: for admins alone without users_manage_models
     nobody: int = 401
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def bare(path: str, body: Any = None) -> Request:
@@ -64,6 +66,7 @@ def empty(told: Any) -> bool:
 
 
 MODEL = {"baseUrl": HERE}
+TUS = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream", "Upload-Offset": "0"}
 
 #: THE table. A new route gets a line here: a request about a tenant's things, the status for its user and its admin,
 #: and for callers of another tenant (404 for a single thing; 200 and `unseen` for a list).
@@ -133,10 +136,21 @@ ROUTES: dict[str, Row] = {
     ),
     "POST /api/file/confirm": Row(bare("/api/file/confirm", {"file_name": "7/direct/1"}), 404, 404),
     "PUT /files/<path:key>": Row(bare("/files/7/direct/1"), 403, 403, nobody=403),  # a signed link or nothing
-    "POST /api/file/tus": Row(bare("/api/file/tus", {}), 412, 412),  # not tus, which test_tus speaks
-    "PATCH /api/file/tus/<id:upload_id>": Row(lambda t: (f"/api/file/tus/{t.upload}", {}), 412, 412, 412),
-    "POST /api/file/tus/<id:upload_id>": Row(lambda t: (f"/api/file/tus/{t.upload}", {}), 412, 412, 412),
-    "DELETE /api/file/tus/<id:upload_id>": Row(lambda t: (f"/api/file/tus/{t.upload}", None), 412, 412, 412),
+    "OPTIONS /api/file/tus": Row(bare("/api/file/tus"), 204, 204),
+    "OPTIONS /api/file/tus/<id:upload_id>": Row(lambda t: (f"/api/file/tus/{t.upload}", None), 204, 204),
+    "POST /api/file/tus": Row(bare("/api/file/tus"), 201, 201, headers={**TUS, "Upload-Length": "5"}),
+    "HEAD /api/file/tus/<id:upload_id>": Row(
+        lambda t: (f"/api/file/tus/{t.upload}", None), 200, 200, 404, headers=TUS
+    ),
+    "PATCH /api/file/tus/<id:upload_id>": Row(  # of an upload whose bytes are all there
+        lambda t: (f"/api/file/tus/{t.upload}", {}), 409, 409, 404, headers=TUS
+    ),
+    "POST /api/file/tus/<id:upload_id>": Row(
+        lambda t: (f"/api/file/tus/{t.upload}", {}), 409, 409, 404, headers={**TUS, "X-HTTP-Method-Override": "PATCH"}
+    ),
+    "DELETE /api/file/tus/<id:upload_id>": Row(
+        lambda t: (f"/api/file/tus/{t.upload}", None), 409, 409, 404, headers=TUS
+    ),
     "GET /api/file/<id:identity>": Row(bare("/api/file/1"), 404, 404, 404),
     "PUT /tenant/updateTenant": Row(bare("/tenant/updateTenant", {"queueLimit": 0}), 403, 200),
 }  # fmt: skip
@@ -159,11 +173,7 @@ def app(make_parts: MakeParts) -> Flask:
 
 
 def routes_of(app: Flask) -> set[str]:
-    return {
-        f"{method} {rule.rule}"
-        for rule in app.url_map.iter_rules()
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-    }
+    return {f"{method} {rule.rule}" for rule in app.url_map.iter_rules() for method in methods_of(rule)}
 
 
 def test_every_route_is_in_the_table(app: Flask) -> None:
@@ -187,7 +197,7 @@ class Cast:
         method = route.split()[0]
         path, body = ROUTES[route].request(things)
         # a proxy on this machine, so that /metrics takes its callers for strangers
-        headers = {"X-Forwarded-For": "192.0.2.1"}
+        headers = {"X-Forwarded-For": "192.0.2.1", **ROUTES[route].headers}
         if who is not None:
             headers["Authorization"] = f"Bearer {self.tokens[who]}"
         return self.live.call(method, path, body if not more else {**body, **more}, headers=headers)

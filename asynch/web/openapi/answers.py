@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from asynch.errors import ErrorCode
+from asynch.web.bodies import Body
 
 Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Day = Annotated[str, WithJsonSchema({"type": "string", "format": "date"})]
@@ -16,6 +17,18 @@ IdText = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[0-9]+$"}
 Anything = Annotated[Any, WithJsonSchema({})]
 Status = Literal["pending", "processing", "completed", "failed", "cancelled"]
 State = Annotated[int, Field(ge=0, le=5)]
+
+
+def without_default(schema: dict[str, Any]) -> None:
+    """It is there or not."""
+    schema.pop("default", None)
+
+
+def without_null(schema: dict[str, Any]) -> None:
+    """It is there or not, but never null."""
+    found = next(choice for choice in schema.pop("anyOf") if choice.get("type") != "null")
+    schema.pop("default", None)
+    schema.update(found)
 
 
 class Answer(BaseModel):
@@ -47,6 +60,7 @@ class Problem(BaseModel):
     code: str
     request_id: str
     errors: list[Misplaced] = Field(default_factory=list)
+    error: str = Field("", json_schema_extra=without_default)
 
 
 class Health(Answer):
@@ -266,7 +280,7 @@ class DeliveryId(Answer):
     id: IdText
 
 
-class SignedLink(Answer):
+class SignedLink(Body):
     """What a signed link to a file brings."""
 
     expires: str
@@ -275,7 +289,7 @@ class SignedLink(Answer):
     type: str = ""
 
 
-class ProgressLink(Answer):
+class ProgressLink(Body):
     """What a signed link for progress brings."""
 
     token: str

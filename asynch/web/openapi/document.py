@@ -19,10 +19,10 @@ from asynch.web import auth
 from asynch.web.openapi import headers
 from asynch.web.openapi.answers import Problem
 from asynch.web.openapi.links import LINKS, Link
-from asynch.web.openapi.operations import OPERATIONS, Operation, Shape
+from asynch.web.openapi.operations import OPERATIONS, Operation, Sent, Shape
 from asynch.web.openapi.task_answers import Delivered
 from asynch.web.openapi.words import ABOUT, CODES, ERRORS, EXAMPLES, FIELDS, TAGS
-from asynch.web.rates import CREATES, READS
+from asynch.web.rates import CREATES, READS, UPLOADS
 
 Json = dict[str, Any]
 Mode = Literal["validation", "serialization"]
@@ -31,13 +31,16 @@ Refs = Mapping[Any, Json]  #: by model: where its schema stands
 _REF = "#/components/schemas/{model}"
 _VARIABLE = re.compile(r"<(?:[a-z]+:)?([a-z_]+)>")
 _ALWAYS = (500, 503)
-_OF_BODIES = (400, 413, 415, 422)
+_OF_BYTES = (400, 413)
+_OF_BODIES = (*_OF_BYTES, 415, 422)
 _OF_CALLERS = (401, 403, 429)
 _OF_ERRORS = {  #: their headers
     401: ("WWW-Authenticate",),
+    412: ("Tus-Resumable", "Tus-Version"),
     426: ("Upgrade",),
     429: ("Retry-After", "RateLimit?", "RateLimit-Policy?"),
     503: ("Retry-After",),
+    507: ("Retry-After",),
 }
 
 _SCHEMES: Mapping[str, Mapping[str, Json]] = {
@@ -80,8 +83,16 @@ def _rules(app: Flask) -> Iterator[Rule]:
     return (rule for rule in app.url_map.iter_rules() if not rule.websocket)
 
 
+def methods_of(rule: Rule) -> set[str]:
+    """The methods that a route is for, without those that the framework answers by itself."""
+    methods = set(rule.methods or ())
+    if getattr(rule, "provide_automatic_options", False):
+        methods.discard("OPTIONS")
+    return methods - {"HEAD"} if "GET" in methods else methods
+
+
 def _models() -> list[tuple[type[BaseModel], Mode]]:
-    asked = {model for o in OPERATIONS.values() for model in (o.body, o.query) if model is not None}
+    asked = {model for o in OPERATIONS.values() for model in (o.body, o.query) if isinstance(model, type)}
     told: set[type[BaseModel]] = {Problem, Delivered}
     told |= {shape for o in OPERATIONS.values() for shape in o.answers.values() if isinstance(shape, type)}
     found: list[tuple[type[BaseModel], Mode]] = [(model, "validation") for model in asked]
@@ -120,7 +131,7 @@ def _paths(app: Flask, refs: Refs, schemas: Json, schemes: Mapping[str, Json]) -
     paths: Json = {}
     for rule in sorted(_rules(app), key=lambda rule: (rule.endpoint.partition(".")[0], rule.rule)):
         path = _VARIABLE.sub(lambda found: "{" + to_camel(found[1]) + "}", rule.rule)
-        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+        for method in sorted(methods_of(rule)):
             told = _operation(app, rule, refs, schemas)
             blueprint = rule.endpoint.partition(".")[0]
             if schemes and blueprint in auth.OPEN:
@@ -149,10 +160,17 @@ def _operation(app: Flask, rule: Rule, refs: Refs, schemas: Json) -> Json:
     if parameters := [*_variables(rule), *_query(entry, refs, schemas), *headers.asked(*entry.asks)]:
         told["parameters"] = parameters
     if entry.body is not None:
-        told["requestBody"] = {"required": True, "content": {"application/json": {"schema": refs[entry.body]}}}
+        told["requestBody"] = _body(entry.body, refs)
     if entry.calls_back:
         told["callbacks"] = {"final": {entry.calls_back: {"post": _delivery(refs)}}}
     return told
+
+
+def _body(body: Sent, refs: Refs) -> Json:
+    if isinstance(body, str):
+        content = {body.rstrip("?"): {"schema": {"type": "string", "format": "binary"}}}
+        return {"required": not body.endswith("?"), "content": content}
+    return {"required": True, "content": {body.media_type: {"schema": refs[body]}}}
 
 
 def _delivery(refs: Refs) -> Json:
@@ -166,12 +184,12 @@ def _delivery(refs: Refs) -> Json:
 def _errors(endpoint: str, entry: Operation) -> set[int]:
     found = {*entry.errors, *_ALWAYS}
     if entry.body is not None:
-        found |= set(_OF_BODIES)
+        found |= set(_OF_BYTES if isinstance(entry.body, str) else _OF_BODIES)
     if entry.query is not None or entry.asks:
         found.add(422)
     if endpoint.partition(".")[0] not in auth.OPEN:
         found |= {*_OF_CALLERS, 400}
-    if endpoint in READS | CREATES:
+    if endpoint in READS | CREATES | UPLOADS:
         found.add(429)
     return found
 

@@ -20,6 +20,10 @@ def _of_task(task_id: str, *endpoints: str) -> tuple[Link, ...]:
     return tuple(Link(endpoint, {"taskId": task_id}) for endpoint in endpoints)
 
 
+def _of_upload(task_id: str) -> tuple[Link, ...]:
+    return _of_task(task_id, "uploads.upload_progress", "uploads.upload_socket")
+
+
 _ID, _FIRST_ID = "$response.body#/id", "$response.body#/list/0/id"
 _TASK_ID, _FIRST_TASK_ID = "$response.body#/taskId", "$response.body#/list/0/taskId"
 
@@ -46,6 +50,12 @@ LINKS: Mapping[str, tuple[Link, ...]] = {
     "tasks.task_result": _TASK,
     "tasks.cancel_task": _of_task(_TASK_ID, "tasks.task_status", "tasks.retry_task"),
     "tasks.retry_task": _TASK,
+    "uploads.upload": _of_upload("$response.body#/task_id"),
+    "uploads.upload_progress": (Link("uploads.file_document", {"identity": "$response.body#/repository_id"}),),
+    "uploads.list_uploads": _of_upload("$response.body#/tasks/0/task_id"),
+    "uploads.presign": (Link("uploads.confirm", body={"file_name": "$response.body#/file_name"}),),
+    "uploads.confirm": _of_upload("$response.body#/task_id"),
+    "uploads.file_document": (Link("uploads.file_document", {"identity": "$response.body#/identity"}),),
     "webhooks.list_delivery": (Link("webhooks.redeliver", {"deliveryId": _FIRST_ID}),),
     "webhooks.redeliver": (Link("webhooks.redeliver", {"deliveryId": _ID}),),
     "webhooks.test_delivery": (Link("webhooks.redeliver", {"deliveryId": _ID}),),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel
-
-from asynch.web import models, oplog, progress, services, stats, task_bodies, tenants, webhooks
-from asynch.web.openapi import answers, task_answers
+from asynch.web import models, oplog, progress, services, stats, task_bodies, tenants, uploads, webhooks
+from asynch.web.bodies import Body
+from asynch.web.openapi import answers, file_answers, task_answers
 
 #: what is answered: the shape of a document, or a media type, or nothing
 Shape = type[answers.Answer] | str | None
+#: what is sent: the shape of a document or form, or the media type of bytes; `?`: not with each
+Sent = type[Body] | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +20,10 @@ class Operation:
     """One route. Errors that any route of its kind answers are not in `errors`."""
 
     answers: Mapping[int, Shape]
-    body: type[BaseModel] | None = None
-    query: type[BaseModel] | None = None
+    body: Sent | None = None
+    query: type[Body] | None = None
     errors: tuple[int, ...] = ()
-    asks: tuple[str, ...] = ()  #: request headers
+    asks: tuple[str, ...] = ()  #: request headers; `!`: must be there
     tells: Mapping[int, tuple[str, ...]] = field(default_factory=dict)  #: headers of a success; `?`: not of each
     calls_back: str = ""  #: where the URL of a callback stands in the request
 
@@ -30,6 +31,11 @@ class Operation:
 _RATES = ("RateLimit?", "RateLimit-Policy?")  # where there is a limit
 _NOT_READY = 503
 _OF_FILES = ("ETag", "Accept-Ranges", "Content-Disposition")
+_VERSION = "Tus-Resumable"
+_WHERE = ("Upload-Offset", "Upload-Expires?", _VERSION)
+_PIECE = "application/offset+octet-stream"
+_OF_PIECES = (400, 404, 409, 410, 412, 413, 415, 460, 507)
+_ABLE = ("Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm", _VERSION)
 _TAGGED = {200: ("ETag",), 304: ("ETag",)}
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -43,6 +49,7 @@ OPERATIONS: Mapping[str, Operation] = {
         asks=("Range", "If-None-Match"),
         tells={200: _OF_FILES, 206: (*_OF_FILES, "Content-Range"), 304: _OF_FILES},
     ),
+    "files.put_file": Operation({204: None}, body="*/*", query=file_answers.InvitedLink, errors=(403, 404)),
     "docs.openapi": Operation({200: "application/json", 304: None}, asks=("If-None-Match",), tells=_TAGGED),
     "docs.page": Operation({200: "text/html"}),
     "models.create_model": Operation({200: answers.ModelId}, body=models.NewModel, errors=(409,)),
@@ -112,4 +119,45 @@ OPERATIONS: Mapping[str, Operation] = {
     "webhooks.list_delivery": Operation({200: task_answers.DeliveryList}, body=webhooks.DeliveriesIn),
     "webhooks.redeliver": Operation({202: answers.DeliveryId}, errors=(404,)),
     "webhooks.test_delivery": Operation({202: answers.DeliveryId}, body=webhooks.TestIn),
+    "uploads.upload": Operation(
+        {200: file_answers.Taken}, body=file_answers.Form, errors=(404, 507), tells={200: _RATES}
+    ),
+    "uploads.upload_progress": Operation({200: file_answers.UploadTold}, errors=(404,), tells={200: _RATES}),
+    "uploads.list_uploads": Operation({200: file_answers.UploadList}, query=uploads.PageOf, tells={200: _RATES}),
+    "uploads.upload_socket": Operation({101: None}, errors=(404, 426), tells={101: ("Upgrade", *_RATES)}),
+    "uploads.presign": Operation({200: file_answers.Invited}, body=uploads.Wanted, errors=(409,), tells={200: _RATES}),
+    "uploads.confirm": Operation({200: file_answers.Taken}, body=uploads.Confirmed, errors=(404, 409)),
+    "uploads.file_document": Operation({200: file_answers.FileAlone}, errors=(404,), tells={200: _RATES}),
+    "tus.tus_options": Operation({204: None}, tells={204: _ABLE}),
+    "tus.upload_options": Operation({204: None}, tells={204: _ABLE}),
+    "tus.create_upload": Operation(
+        {201: None},
+        body=f"{_PIECE}?",
+        errors=(409, 410, 412, 415, 460, 507),
+        asks=(f"{_VERSION}!", "Upload-Length!", "Upload-Metadata", "Upload-Checksum"),
+        tells={201: ("Location", *_WHERE, *_RATES)},
+    ),
+    "tus.head_upload": Operation(
+        {200: None},
+        errors=(404, 410, 412, 507),
+        asks=(f"{_VERSION}!",),
+        tells={200: ("Upload-Length", "Upload-Metadata?", *_WHERE)},
+    ),
+    "tus.patch_upload": Operation(
+        {204: None},
+        body=_PIECE,
+        errors=_OF_PIECES,
+        asks=(f"{_VERSION}!", "Upload-Offset!", "Upload-Checksum"),
+        tells={204: _WHERE},
+    ),
+    "tus.delete_upload": Operation(
+        {204: None}, errors=(404, 409, 410, 412), asks=(f"{_VERSION}!",), tells={204: (_VERSION,)}
+    ),
+    "tus.override_upload": Operation(
+        {204: None},
+        body=f"{_PIECE}?",
+        errors=_OF_PIECES,
+        asks=(f"{_VERSION}!", "X-HTTP-Method-Override!", "Upload-Offset", "Upload-Checksum"),
+        tells={204: ("Upload-Offset?", "Upload-Expires?", _VERSION)},
+    ),
 }

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 Json = Mapping[str, Any]
 
 _CODE = re.compile(r"`([^`]+)`")
-_FORMATS = {"date-time": "time", "date": "day", "uri": "URL"}
+_FORMATS = {"date-time": "time", "date": "day", "uri": "URL", "binary": "bytes"}
 _PLAIN = {"string": "text", "integer": "whole number", "boolean": "true or false", "null": "null", "object": "object"}
 
 

@@ -8,19 +8,19 @@ from pydantic import Field, WithJsonSchema
 
 from asynch.domain import callbacks
 from asynch.errors import ErrorCode
-from asynch.web.openapi.answers import Answer, Anything, IdText, Misplaced, State, Status, Time, Trouble, Url
-
-
-def _without_default(schema: dict[str, Any]) -> None:
-    """It is there or not."""
-    schema.pop("default", None)
-
-
-def _without_null(schema: dict[str, Any]) -> None:
-    """It is there or not, but never null."""
-    found = next(choice for choice in schema.pop("anyOf") if choice.get("type") != "null")
-    schema.pop("default", None)
-    schema.update(found)
+from asynch.web.openapi.answers import (
+    Answer,
+    Anything,
+    IdText,
+    Misplaced,
+    State,
+    Status,
+    Time,
+    Trouble,
+    Url,
+    without_default,
+    without_null,
+)
 
 
 def _written(name: str) -> dict[str, Any]:
@@ -52,8 +52,8 @@ class Numbered(Answer):
     """What became of one task of a batch: an id or an error."""
 
     index: int
-    task_id: IdText = Field("", json_schema_extra=_without_default)
-    error: Refusal | None = Field(None, json_schema_extra=_without_null)
+    task_id: IdText = Field("", json_schema_extra=without_default)
+    error: Refusal | None = Field(None, json_schema_extra=without_null)
 
 
 class BatchAccepted(Answer):
