@@ -18,7 +18,23 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import claim, create, death, drain, fair, fetch, lists, memory, peers, pickup, purge, snapshot, streams
+from tests.bench import (
+    claim,
+    covers,
+    create,
+    death,
+    drain,
+    fair,
+    fetch,
+    lists,
+    memory,
+    peers,
+    pickup,
+    purge,
+    snapshot,
+    streams,
+    uploads,
+)
 from tests.bench.figures import Figure
 from tests.bench.place import Bench, BenchError, Skipped, private_postgres
 
@@ -36,6 +52,8 @@ ROWS: dict[str, Callable[[Bench], list[Figure]]] = {
     "purge": purge.run,
     "lists": lists.run,
     "streams": streams.run,
+    "uploads": uploads.run,
+    "covers": covers.run,
     "peers": peers.run,
 }
 

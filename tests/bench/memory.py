@@ -23,12 +23,12 @@ def run(bench: Bench) -> list[Figure]:
         with site.worker() as process:
             stock.add_tasks(site, small, 20)
             until(lambda: site.count("NOT final") == 0, 60, what="the small results")  # all that is allocated once
-            idle = seen = _pss(process.pid)
+            idle = seen = pss(process.pid)
             stock.add_tasks(site, large, 1)
 
             def over() -> bool:
                 nonlocal seen
-                seen = max(seen, _pss(process.pid))
+                seen = max(seen, pss(process.pid))
                 return site.count("NOT final") == 0
 
             until(over, 600, what="the large result")
@@ -39,7 +39,7 @@ def run(bench: Bench) -> list[Figure]:
     return [Figure(name, (seen - idle) / _MIB, "MiB more", 64, at_most=True, parts={"idle": idle / _MIB})]
 
 
-def _pss(pid: int) -> int:
+def pss(pid: int) -> int:
     """Proportional set size of a process and all below it, bytes."""
     tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     total = 0

@@ -114,9 +114,9 @@ class Site:
         return path
 
     @contextmanager
-    def worker(self, **worker: Any) -> Iterator[subprocess.Popen[bytes]]:
-        """`asynch worker`, once it claims."""
-        config = self.config(worker=worker)
+    def worker(self, *, sections: Mapping[str, Any] | None = None, **worker: Any) -> Iterator[subprocess.Popen[bytes]]:
+        """`asynch worker`, once it claims; `sections` are further ones of its settings."""
+        config = self.config(worker=worker, **(sections or {}))
         log = config.with_suffix(".log")
         with child([sys.executable, "-m", "asynch", "worker", "--config", str(config)], log) as process:
             _until_it_says(process, log, "worker ready")
