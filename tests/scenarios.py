@@ -10,12 +10,22 @@ from urllib.parse import urlsplit
 
 import requests
 
+from asynch import db
 from asynch.service import progress
+from asynch.store import files
 from tests import rows
-from tests.integration.test_routes_matrix import HERE, OWN, Cast, Things
+from tests.integration.test_routes_matrix import HERE, OWN, TUS, Cast, Things
 from tests.task_api import Hand
 
 ADMIN = (OWN, "admin")
+HANDSHAKE = {
+    "Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13",
+    "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}  # fmt: skip
+STORED = files.NewFile(
+    creator="admin", sha256="5" * 64, name="a.txt", ext="txt", content_type="text/plain", size=4, stored_size=4,
+    key="7/files/a.txt", scene="s", upload_id="1", tags=("red", "blue"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,19 @@ class Stage:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         given["Authorization"] = f"Bearer {self.team.tokens[ADMIN]}"
         return self.team.live.call(method, path, body, headers=given)
+
+    def tus(self, method: str, upload: str = "", body: bytes = b"", **headers: str) -> requests.Response:
+        """As the admin, by tus."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        given = {**TUS, **given, "Authorization": f"Bearer {self.team.tokens[ADMIN]}"}
+        path = f"/api/file/tus{upload and '/'}{upload}"
+        return self.team.live.call(method, path, data=body, headers=given)
+
+    def form(self, **fields: Any) -> requests.Response:
+        """As the admin, a form of files and fields."""
+        parts = {name: value if isinstance(value, tuple) else (None, value) for name, value in fields.items()}
+        headers = {"Authorization": f"Bearer {self.team.tokens[ADMIN]}"}
+        return self.team.live.call("POST", "/api/file/upload", files=parts, headers=headers)
 
     def task(self, rest: str = "", method: str = "GET", **headers: str) -> requests.Response:
         return self.call(method, f"/task/{self.things.task}{rest}", **headers)
@@ -55,6 +78,41 @@ class Stage:
         link = urlsplit(self.task("/result").headers["Location"])
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.team.live.call("GET", f"{link.path}?{link.query}", headers=given)
+
+
+def known_content(stage: Stage) -> requests.Response:
+    """An upload that was complete when it came."""
+    with db.transaction(stage.hand.pool) as conn:
+        files.insert_file(conn, tenant_id=OWN, file=STORED)
+    return stage.form(sha256=STORED.sha256)
+
+
+def completed_upload(stage: Stage) -> requests.Response:
+    assert known_content(stage).status_code == 200
+    (newest, *_) = stage.call("GET", "/api/file/upload/tasks").json()["tasks"]
+    return stage.call("GET", f"/api/file/upload/progress/{newest['task_id']}")
+
+
+def file_document(stage: Stage) -> requests.Response:
+    return stage.call("GET", f"/api/file/{known_content(stage).json()['identity']}")
+
+
+def invited(stage: Stage) -> tuple[str, requests.Response]:
+    """What is to be confirmed, and how its bytes went into storage."""
+    asked = {"name": "a.txt", "size": 4, "content_type": "text/plain"}
+    told = stage.call("POST", "/api/file/presign", asked).json()
+    link = urlsplit(told["url"])
+    return told["file_name"], stage.team.live.call("PUT", f"{link.path}?{link.query}", data=b"text")
+
+
+def confirmed(stage: Stage) -> requests.Response:
+    return stage.call("POST", "/api/file/confirm", {"file_name": invited(stage)[0]})
+
+
+def begun(stage: Stage) -> str:
+    """Id of an upload by tus that waits for four bytes."""
+    made = stage.tus("POST", Upload_Length="4", Upload_Metadata="filename YS50eHQ=")
+    return made.headers["Location"].rpartition("/")[2]
 
 
 Scenario = Callable[[Stage], requests.Response]
@@ -84,13 +142,7 @@ def known_status(stage: Stage) -> requests.Response:
 
 
 def socket(stage: Stage) -> requests.Response:
-    return stage.task(
-        "/ws",
-        Connection="Upgrade",
-        Upgrade="websocket",
-        Sec_WebSocket_Version="13",
-        Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
-    )
+    return stage.task("/ws", **HANDSHAKE)
 
 
 def word_of_progress(stage: Stage) -> requests.Response:
@@ -128,6 +180,23 @@ SCENARIOS: Mapping[tuple[str, int], Scenario] = {
     ("progress.post_progress", 204): word_of_progress,
     ("stats.list_model_stat", 200): lambda stage: stage.done().call("POST", "/stat/listModelStat", {}),
     ("services.list_service", 200): services,
+    ("uploads.upload", 200): lambda stage: stage.form(
+        file=("a.txt", "text"), scene="s", tags="red,blue", upload_id="1"
+    ),
+    ("uploads.upload_progress", 200): completed_upload,
+    ("uploads.upload_socket", 101): lambda stage: stage.call(
+        "GET", f"/api/file/upload/ws/{stage.things.upload}", **HANDSHAKE
+    ),
+    ("uploads.confirm", 200): confirmed,
+    ("uploads.file_document", 200): file_document,
+    ("files.put_file", 204): lambda stage: invited(stage)[1],
+    ("tus.create_upload", 201): lambda stage: stage.tus("POST", "", b"te", Upload_Length="4"),
+    ("tus.head_upload", 200): lambda stage: stage.tus("HEAD", begun(stage)),
+    ("tus.patch_upload", 204): lambda stage: stage.tus("PATCH", begun(stage), b"te"),
+    ("tus.delete_upload", 204): lambda stage: stage.tus("DELETE", begun(stage)),
+    ("tus.override_upload", 204): lambda stage: stage.tus(
+        "POST", begun(stage), b"text", X_HTTP_Method_Override="PATCH"
+    ),
     ("webhooks.list_delivery", 200): lambda stage: stage.told().call("POST", "/webhook/listDelivery", {}),
     ("webhooks.redeliver", 202): redelivered,
 }

@@ -6,7 +6,7 @@ WHERE m.tenant_id = %(tenant_id)s AND m.model_name = ANY(%(names)s::text[]) AND 
 
 -- count_receivers --
 SELECT count(*) AS known FROM (
-    SELECT 1 FROM asynch_models m WHERE m.tenant_id = %(tenant_id)s AND m.deleted_at IS NULL LIMIT %(most)s) x
+    SELECT 1 FROM asynch_models m WHERE m.tenant_id = %(tenant_id)s AND m.kind = 'webhook' AND m.deleted_at IS NULL LIMIT %(most)s) x
 
 -- insert_receivers --
 INSERT INTO asynch_models (tenant_id, kind, model_name, base_url, max_concurrency, queue_limit, timeout_seconds,
@@ -63,14 +63,15 @@ RETURNING id
 
 -- find_delivery --
 SELECT d.id, d.parent_id, d.lane_id, d.biz_name, d.input_ref, d.request_payload
-FROM asynch_task d WHERE d.tenant_id = %(tenant_id)s AND d.id = %(id)s
+FROM asynch_task d WHERE d.tenant_id = %(tenant_id)s AND d.id = %(id)s AND starts_with(d.model_name, 'webhook:')
 
 -- list_deliveries --
+-- Among the tasks of the system, whose others work on files.
 SELECT d.id, d.parent_id, d.biz_name, d.input_ref, coalesce(d.request_payload::jsonb ->> 'id', 'msg_' || d.id) AS message_id,
        d.state, d.final, d.attempt, d.attempts, d.error_code, d.error_msg, d.created_at, d.finished_at,
        CASE WHEN d.state = 3 AND NOT d.final THEN d.wake_at WHEN d.state = 0 THEN d.enqueue_at END AS next_attempt_at
 FROM asynch_task d
-WHERE d.tenant_id = %(tenant_id)s
+WHERE d.tenant_id = %(tenant_id)s AND starts_with(d.model_name, 'webhook:')
   AND (%(parent_id)s::bigint IS NULL OR d.parent_id = %(parent_id)s)
   AND (%(event)s::text IS NULL OR d.biz_name = %(event)s)
   AND (%(state)s::smallint IS NULL OR d.state = %(state)s)
@@ -80,7 +81,7 @@ ORDER BY d.id DESC LIMIT %(limit)s OFFSET %(offset)s
 -- count_deliveries --
 SELECT count(*) AS total FROM (
     SELECT 1 FROM asynch_task d
-    WHERE d.tenant_id = %(tenant_id)s
+    WHERE d.tenant_id = %(tenant_id)s AND starts_with(d.model_name, 'webhook:')
       AND (%(parent_id)s::bigint IS NULL OR d.parent_id = %(parent_id)s)
       AND (%(event)s::text IS NULL OR d.biz_name = %(event)s)
       AND (%(state)s::smallint IS NULL OR d.state = %(state)s)
