@@ -1,4 +1,4 @@
-"""/upload: a page for people who send files. It holds no secret and does nothing that /api/file does not offer to all."""
+"""/upload: a page for people who send files; it holds no secret, and does no more than /api/file lets its caller."""
 
 from __future__ import annotations
 
@@ -17,14 +17,23 @@ _TYPES = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-
 _ASSETS = {
     item.name: (item.read_bytes(), _TYPES[item.name.rpartition(".")[2]])
     for item in files("asynch.web").joinpath("assets").iterdir()
-    if item.is_file()
+    if item.name.rpartition(".")[2] in _TYPES
+}
+#: What people call the usual types.
+_WORDS = {
+    "image/*": "pictures",
+    "video/*": "videos",
+    "audio/*": "sound",
+    "application/pdf": "PDF",
+    "text/plain": "plain text",
 }
 #: Modes in which the page itself must bring proof; a gateway has its own ways.
 _ASKING = ("apikey", "jwt")
 #: Covers and pictures may lie in a store elsewhere; everything else comes from here, and text never becomes code.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' https: http:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+    "trusted-types 'none'"
 )
 
 
@@ -36,7 +45,7 @@ def page() -> ResponseReturnValue:
         "upload.html",
         asks=settings.auth.mode in _ASKING,
         max_size=settings.uploads.max_size,
-        types=[kind for kind in settings.uploads.types if kind not in ("*", "*/*")],
+        types=[_WORDS.get(kind, kind) for kind in settings.uploads.types],
     )
     response = Response(text)
     response.headers["Content-Security-Policy"] = _POLICY

@@ -111,7 +111,12 @@ def expect_told(document: Json, route: str, answer: requests.Response) -> None:
 
 
 def told_path(rule: str) -> str:
-    named = {"<id:task_id>": "{taskId}", "<id:delivery_id>": "{deliveryId}", "<path:key>": "{key}", "<string:name>": "{name}"}
+    named = {
+        "<id:task_id>": "{taskId}",
+        "<id:delivery_id>": "{deliveryId}",
+        "<path:key>": "{key}",
+        "<string:name>": "{name}",
+    }
     for variable, told in named.items():
         rule = rule.replace(variable, told)
     return rule

@@ -14,12 +14,15 @@ const input = place("files");
 const history = new History();
 /** @type {Map<Transfer, Row>} in the order of the list */
 const rows = new Map();
+/** Until then it is not known what an earlier page left. */
+let recalled = Promise.resolve();
+let whose = "";
 
 function changed(transfer, isNews) {
   rows.get(transfer)?.update();
+  if (isNews ? transfer.isOver : transfer.stored?.cover_url) history.show();
   if (!isNews) return;
   if (rows.has(transfer)) place("announcer").textContent = `${shown(transfer.record.name)}: ${stateOf(transfer)}`;
-  if (transfer.isOver) history.show();
   giveTurns();
 }
 
@@ -57,7 +60,8 @@ async function act(what, transfer) {
   }
 }
 
-function add(files) {
+async function add(files) {
+  await recalled; // one of them may be what an earlier page did not finish
   const known = [];
   for (const file of files) {
     const before = [...rows.keys()].find((one) => !one.isOver && isSame(file, one.record));
@@ -92,11 +96,12 @@ function watchFiles() {
   });
 }
 
-function drop(transfer) {
+async function drop(transfer) {
   const items = [...transfer.items].filter((item) => item.kind === "file");
   const isFolder = (item) => Boolean(item.webkitGetAsEntry?.()?.isDirectory);
   const hasFolder = items.some(isFolder);
-  add(items.filter((item) => !isFolder(item)).map((item) => item.getAsFile()));
+  const files = items.filter((item) => !isFolder(item)).map((item) => item.getAsFile());
+  await add(files);
   if (hasFolder) notice("A folder cannot be uploaded as such: choose the files in it.");
 }
 
@@ -112,8 +117,9 @@ function begin() {
   place("identity").hidden = !token();
   if (place("work").hidden) {
     place("work").hidden = false;
-    recall();
+    recalled = recall();
   }
+  whose = owner();
   for (const transfer of rows.keys()) if (transfer.isShutOut) transfer.resume();
   history.show();
 }
@@ -125,7 +131,7 @@ function askForKey() {
 
 async function signIn(event) {
   event.preventDefault();
-  const [before, text] = [owner(), place("key").value.trim()];
+  const text = place("key").value.trim();
   if (!/^[!-~]+$/.test(text)) return refuse("A key has letters, digits and signs only.");
   keepToken(text);
   try {
@@ -134,7 +140,7 @@ async function signIn(event) {
     keepToken("");
     return refuse(error instanceof Refusal && error.status === 401 ? "This key is not accepted." : error.message);
   }
-  if (rows.size && owner() !== before) return location.reload(); // another person's uploads are none of theirs
+  if (rows.size && owner() !== whose) return location.reload(); // another person's uploads are none of theirs
   place("key").value = "";
   refuse("");
   begin();

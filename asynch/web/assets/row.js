@@ -1,7 +1,7 @@
 /** A transfer as a row of the page: its words, bars and buttons. */
 
 import { showName, showPicture } from "./preview.js";
-import { shown, size, STATUS } from "./words.js";
+import { percent, shown, size, STATUS } from "./words.js";
 
 /** What the first button does in each state, and the second. */
 const BUTTONS = {
@@ -64,13 +64,12 @@ export class Row {
 export function stateOf(transfer) {
   const { state, message, told, record } = transfer;
   const amount = `${size(record.sent)} of ${size(record.size)}`;
-  const percent = `${Math.floor((100 * record.sent) / (record.size || 1))} %`;
   const words = {
     waiting: () => "Waiting for its turn",
-    sending: () => `Uploading: ${amount} (${percent})`,
+    sending: () => `Uploading: ${amount} (${percent(record.sent, record.size)})`,
     paused: () => `Paused at ${amount}`,
     missing: () => `Interrupted at ${amount}: choose the file again to go on`,
-    processing: () => `${STATUS[told?.status] || "Received"}${told?.progress ? ` (${Math.floor(told.progress)} %)` : ""}`,
+    processing: () => `${STATUS[told?.status] || "Received"}${told?.progress ? ` (${percent(told.progress, 100)})` : ""}`,
     completed: () => `Stored, ${size(transfer.stored?.stored_size || record.size)}`,
     failed: () => "Failed",
   }[state]();

@@ -74,7 +74,7 @@ export class Transfer {
       await upload(this.file, this.record.id, signal, {
         begun: (id) => this.#note({ id, sent: 0 }),
         sent: (bytes) => this.#sent(bytes),
-        broken: () => this.#say("The connection broke; trying again."),
+        broken: (why) => this.#say(`${why} Trying again.`),
       });
     } catch (error) {
       if (!signal.aborted) this.#halt(error);

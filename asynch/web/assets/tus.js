@@ -17,7 +17,7 @@ const VERSION = { "Tus-Resumable": "1.0.0" };
  * @param {File} file
  * @param {string} id of an upload that was begun before; empty for none
  * @param {AbortSignal} signal
- * @param {{begun: (id: string) => void, sent: (bytes: number) => void, broken: () => void}} told
+ * @param {{begun: (id: string) => void, sent: (bytes: number) => void, broken: (why: string) => void}} told
  * @returns {Promise<string>} the upload's id
  */
 export async function upload(file, id, signal, told) {
@@ -46,7 +46,7 @@ export async function upload(file, id, signal, told) {
       }
       await file.slice(0, 1).arrayBuffer(); // a file that has changed on the disk fails as if the connection had
       if (!isWorthTrying(error)) throw isGone(error) ? await reason(id, error, signal) : error;
-      told.broken();
+      told.broken(error.message);
       await rest(error.retryAfterMs || backOff(++failures), signal);
     }
   }

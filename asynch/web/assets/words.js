@@ -21,7 +21,16 @@ export const STATUS = {
  */
 export function size(bytes) {
   const step = bytes < 1000 ? 0 : Math.min(UNITS.length - 1, Math.floor(Math.log10(bytes) / 3));
-  return `${number.format(bytes / 1000 ** step)} ${UNITS[step]}`;
+  return `${number.format(bytes / 1000 ** step)}\u00a0${UNITS[step]}`;
+}
+
+/**
+ * @param {number} part
+ * @param {number} whole
+ * @returns {string} such as 12 %, never 100 before it is
+ */
+export function percent(part, whole) {
+  return `${Math.floor((100 * part) / (whole || 1))}\u00a0%`;
 }
 
 /**
