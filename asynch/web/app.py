@@ -36,6 +36,7 @@ from asynch.web import (
     tenants,
     traces,
     tus,
+    upload_page,
     uploads,
     webhooks,
     workers,
@@ -43,7 +44,7 @@ from asynch.web import (
 
 RESOURCES: Sequence[Blueprint] = (
     health.bp, metrics.bp, docs.bp, files.bp, models.bp, tasks.bp, progress.bp, stats.bp, oplog.bp, workers.bp,
-    tenants.bp, services.bp, streams.bp, webhooks.bp, uploads.bp, tus.bp,
+    tenants.bp, services.bp, streams.bp, webhooks.bp, uploads.bp, tus.bp, upload_page.bp,
 )  # fmt: skip
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")

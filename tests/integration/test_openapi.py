@@ -196,6 +196,7 @@ def told_path(rule: str) -> str:
         "<path:key>": "{key}",
         "<id:upload_id>": "{uploadId}",
         "<id:identity>": "{identity}",
+        "<string:name>": "{name}",
     }
     for variable, told in named.items():
         rule = rule.replace(variable, told)

@@ -76,6 +76,8 @@ ROUTES: dict[str, Row] = {
     "GET /metrics": Row(bare("/metrics"), 403, 200),
     "GET /openapi.json": Row(bare("/openapi.json"), 200, 200, nobody=200),
     "GET /docs": Row(bare("/docs"), 200, 200, nobody=200),
+    "GET /upload": Row(bare("/upload"), 200, 200, nobody=200),
+    "GET /upload/assets/<string:name>": Row(bare("/upload/assets/page.js"), 200, 200, nobody=200),
     "GET /files/<path:key>": Row(bare("/files/7/no-such-file"), 403, 403, nobody=403),  # a signed link or nothing
     "POST /model/createModel": Row(
         lambda t: ("/model/createModel", {"modelName": t.new, **MODEL}), 200, 200, manages=True

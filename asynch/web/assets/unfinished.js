@@ -1,0 +1,58 @@
+/** What this browser remembers of uploads that are not over: nothing of their content, and each owner's apart. */
+
+import { owner } from "./api.js";
+
+/** @typedef {{id: string, name: string, size: number, modified: number, sent: number}} Remembered */
+
+const PREFIX = "asynch.upload:";
+
+/**
+ * Write down, or write anew. A browser that keeps nothing does without resuming after a reload.
+ * @param {Remembered} upload
+ */
+export function remember(upload) {
+  try {
+    localStorage.setItem(place(upload), JSON.stringify(upload));
+  } catch {
+    // full or forbidden: the upload itself needs none of this
+  }
+}
+
+/** @param {Remembered} upload */
+export function forget(upload) {
+  try {
+    localStorage.removeItem(place(upload));
+  } catch {
+    // forbidden, so nothing is there
+  }
+}
+
+/** @returns {Remembered[]} by name */
+export function remembered() {
+  try {
+    return Object.keys(localStorage)
+      .filter((key) => key.startsWith(mine()))
+      .map((key) => JSON.parse(localStorage.getItem(key)))
+      .sort((a, b) => a.name.localeCompare(b.name));
+  } catch {
+    return [];
+  }
+}
+
+/**
+ * Whether a file is, by all that a browser tells of it, the one of that upload.
+ * @param {File} file
+ * @param {Remembered} upload
+ * @returns {boolean}
+ */
+export function isSame(file, upload) {
+  return file.name === upload.name && file.size === upload.size && file.lastModified === upload.modified;
+}
+
+function mine() {
+  return `${PREFIX}${encodeURIComponent(owner())}:`;
+}
+
+function place(upload) {
+  return `${mine()}${upload.size}:${upload.modified}:${upload.name}`;
+}
