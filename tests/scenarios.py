@@ -127,6 +127,11 @@ def known_document(stage: Stage) -> requests.Response:
     return stage.call("GET", "/openapi.json", If_None_Match=tag)
 
 
+def known_asset(stage: Stage) -> requests.Response:
+    tag = stage.call("GET", "/upload/assets/page.css").headers["ETag"]
+    return stage.call("GET", "/upload/assets/page.css", If_None_Match=tag)
+
+
 def ready(stage: Stage) -> requests.Response:
     rows.until(lambda: stage.call("GET", "/readyz").status_code == 200)
     return stage.call("GET", "/readyz")
@@ -168,6 +173,7 @@ def redelivered(stage: Stage) -> requests.Response:
 SCENARIOS: Mapping[tuple[str, int], Scenario] = {
     ("health.readyz", 200): ready,
     ("docs.openapi", 304): known_document,
+    ("upload_page.asset", 304): known_asset,
     ("files.get_file", 200): lambda stage: stage.done().file(),
     ("files.get_file", 206): lambda stage: stage.done().file(Range="bytes=0-3"),
     ("files.get_file", 304): known_file,

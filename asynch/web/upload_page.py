@@ -38,7 +38,7 @@ _POLICY = (
 
 
 @bp.get("")
-def page() -> ResponseReturnValue:
+def upload_page() -> ResponseReturnValue:
     """A page for sending files and seeing what becomes of them."""
     settings = parts().settings
     text = render_template(
@@ -49,7 +49,6 @@ def page() -> ResponseReturnValue:
     )
     response = Response(text)
     response.headers["Content-Security-Policy"] = _POLICY
-    response.headers["Referrer-Policy"] = "same-origin"
     return response
 
 

@@ -18,6 +18,7 @@ from asynch.web.openapi.document import methods_of
 from tests.live import Live, MakeParts, serving
 
 OWN, OTHER = 7, 8
+OFTEN = {"per_tenant_rate": "0"}  #: each request has an upload of its own
 HERE = "http://127.0.0.1:9"
 _numbers = count()
 
@@ -226,7 +227,7 @@ def cast_on(live: Live, pool: db.Pool) -> Cast:
 
 @pytest.fixture
 def team(make_parts: MakeParts, pool: db.Pool) -> Iterator[Cast]:
-    with serving(make_parts(auth={"mode": "apikey"})) as live:
+    with serving(make_parts(auth={"mode": "apikey"}, uploads=OFTEN)) as live:
         yield cast_on(live, pool)
 
 
@@ -271,7 +272,7 @@ def test_what_another_tenant_tried_changed_nothing(team: Cast, pool: db.Pool) ->
 
 
 def test_models_are_changed_by_admins_alone_where_users_may_not(make_parts: MakeParts, pool: db.Pool) -> None:
-    with serving(make_parts(auth={"mode": "apikey", "users_manage_models": False})) as live:
+    with serving(make_parts(auth={"mode": "apikey", "users_manage_models": False}, uploads=OFTEN)) as live:
         team = cast_on(live, pool)
         for route, row in ROUTES.items():
             user = team.send((OWN, "user"), route, team.things())

@@ -52,7 +52,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "files.put_file": Operation({204: None}, body="*/*", query=file_answers.InvitedLink, errors=(403, 404)),
     "docs.openapi": Operation({200: "application/json", 304: None}, asks=("If-None-Match",), tells=_TAGGED),
     "docs.page": Operation({200: "text/html"}),
-    "upload_page.page": Operation({200: "text/html"}),
+    "upload_page.upload_page": Operation({200: "text/html"}),
     "upload_page.asset": Operation({200: "*/*", 304: None}, errors=(404,), asks=("If-None-Match",), tells=_TAGGED),
     "models.create_model": Operation({200: answers.ModelId}, body=models.NewModel, errors=(409,)),
     "models.update_model": Operation({200: answers.ModelId}, body=models.ModelChanges, errors=(404, 409)),

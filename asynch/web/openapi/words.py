@@ -201,6 +201,7 @@ TAGS: Mapping[str, str] = {
     "tus": "Files that come in by tus 1.0.0, in pieces that survive a cut connection.",
     "files": "Results and files, behind signed links.",
     "progress": "What a running model says of its progress, behind a signed link that its call brings.",
+    "upload_page": "The page at /upload, and what it is made of.",
     "webhooks": "Callbacks: their secret, and what became of deliveries; for admins.",
     "stats": "How much is called and created.",
     "oplog": "Who asked for what; for admins.",
