@@ -215,9 +215,10 @@ def _pool(settings: Settings) -> Iterator[db.Pool]:
 
 @cli.command()
 @click.option("--keep", is_flag=True, help="Keep the data directory and say where it is.")
+@click.option("--files", is_flag=True, help="Upload a film and pictures too, each in its way.")
 @_plain_errors
-def demo(keep: bool) -> None:
+def demo(keep: bool, files: bool) -> None:
     """Show the main job on real data: 24 texts become speech, for three tenants, in ./asynch-demo/."""
     from asynch.demo.stage import run
 
-    sys.exit(run(keep=keep))
+    sys.exit(run(keep=keep, with_files=files))

@@ -18,7 +18,7 @@ import yaml
 from rich.console import Console
 
 from asynch import log
-from asynch.demo import scenario
+from asynch.demo import films, scenario
 from asynch.errors import UserError
 from asynch.processes import spawn
 from asynch.settings import load
@@ -27,16 +27,17 @@ from asynch.supervisor import Supervisor
 OUT_DIR = Path("asynch-demo")
 
 
-def run(*, keep: bool) -> int:
+def run(*, keep: bool, with_files: bool = False) -> int:
     """The whole demo, on a data directory of its own; 0 when every task gave its sound. Nothing is left running.
 
-    No configuration and no environment is read. With `keep` the data directory stays, and its place is told.
+    With `with_files` a film and pictures are uploaded too. No configuration and no environment is read. With `keep` the
+    data directory stays, and its place is told.
     """
     console = Console(highlight=False)
     home = Path(tempfile.mkdtemp(prefix="asynch-demo-"))
     try:
         with (home / "asynch.log").open("wb") as output:
-            code = _play(home, output, console)
+            code = _play(home, output, console, with_files=with_files)
         if code != 0:
             console.print((home / "asynch.log").read_text(errors="replace")[-3000:], style="dim")
         return code
@@ -47,7 +48,7 @@ def run(*, keep: bool) -> int:
             shutil.rmtree(home, ignore_errors=True)
 
 
-def _play(home: Path, output: IO[bytes], console: Console) -> int:
+def _play(home: Path, output: IO[bytes], console: Console, *, with_files: bool) -> int:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ASYNCH_")}
     config = home / "config.yml"
     config.write_text(yaml.safe_dump({"data_dir": str(home / "data"), "server": {"port": 0}}))
@@ -57,7 +58,8 @@ def _play(home: Path, output: IO[bytes], console: Console) -> int:
 
     def tell(url: str) -> None:
         try:
-            codes.append(scenario.run(url, model_url, OUT_DIR, console))
+            code = scenario.run(url, model_url, OUT_DIR, console)
+            codes.append(code or (films.run(url, home, OUT_DIR, console) if with_files else 0))
         except Exception:
             console.print_exception()
         finally:
