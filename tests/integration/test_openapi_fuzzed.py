@@ -24,17 +24,28 @@ max-stream-events = 1
 urls.values = ["http://127.0.0.1:9/run"]
 names.values = ["demo"]
 moments.values = [0, 0.01]
+notes.values = ["filename YS50eHQ=", "a b2s=,scene cw==", ""]
+sums.values = ["sha1 2jmj7l5rSw0yVb/vlWAYkK/YBwk="]
+types.values = ["text/plain", "image/png"]
 
 [parameters]
 baseUrl = { dictionary = "urls", probability = 0.7 }
 callbackUrl = { dictionary = "urls", probability = 0.3 }
 modelName = { dictionary = "names", probability = 0.3 }
+content_type = { dictionary = "types", probability = 0.7 }
+Upload-Metadata = { dictionary = "notes", probability = 1.0 }
+Upload-Checksum = { dictionary = "sums", probability = 1.0 }
 waitSeconds = { dictionary = "moments", probability = 1.0 }
 
+[phases.coverage]
+unexpected-methods = ["TRACE"]
+
 [phases.stateful.generation]
-max-examples = 20
+max-examples = 15
 
 [checks]
+negative_data_rejection.expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "412", "413", "415", "422", "428", "429"]
+missing_required_header.expected-statuses = ["400", "401", "403", "406", "412", "415", "422"]
 response_schema_conformance.validate-formats = true
 positive_data_acceptance.expected-statuses = ["2xx", "303", "304", "401", "403", "404", "409", "410", "426", "429"]
 
@@ -43,6 +54,19 @@ include-operation-id = [
     "createModel", "updateModel", "getModel", "testModel", "updateService", "createTask", "testDelivery",
 ]
 checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404", "409", "422", "429"]
+
+# the bytes of a file have a type, a size and checksums, which no schema tells of
+[[operations]]
+include-operation-id = ["presign", "confirm", "deleteUpload", "putFile"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404", "409", "410", "413", "415", "460"]
+
+# as before; the offset is needed by one of the two that an override may mean, and a checksum's pattern asks too much of
+# who makes the requests
+[[operations]]
+include-operation-id = ["upload", "createUpload", "patchUpload", "overrideUpload"]
+checks.positive_data_acceptance.expected-statuses = [
+    "2xx", "400", "401", "403", "404", "409", "410", "413", "415", "422", "460",
+]
 
 # a stream without news is left after that
 [[operations]]
@@ -55,14 +79,19 @@ include-operation-id = "createTaskBatch"
 checks.negative_data_rejection.expected-statuses = [202, "4xx"]
 """
 
-#: the same Idempotency-Key for ever new bodies is refused before anything else is looked at
+#: The same Idempotency-Key for ever new bodies is refused before anything else is looked at. A wait for tasks that nobody
+#: runs lasts as long as it may, and where a link brings their ids no dictionary is asked.
 HOOKS = """
 import schemathesis
+
+schemathesis.serializer.alias(["application/offset+octet-stream", "*/*"], "application/octet-stream")
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
     if "Idempotency-Key" in (case.headers or {}) and case.meta.generation.mode.is_positive:
         case.headers["Idempotency-Key"] = case.id
+    if isinstance(case.body, dict) and isinstance(case.body.get("waitSeconds"), float):
+        case.body["waitSeconds"] = min(case.body["waitSeconds"], 0.01)
 """
 
 
@@ -79,13 +108,14 @@ def test_no_request_made_from_the_document_breaks_what_it_says(
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     (tmp_path / "hooks.py").write_text(HOOKS)
     rows.add_model(pool, "demo", tenant_id=7)
-    with serving(make_parts(auth={"mode": "apikey"}, limits={"reads_per_minute": 1_000_000})) as live:
+    without_end = {"limits": {"reads_per_minute": 1_000_000}, "uploads": {"per_tenant_rate": "1000000/min"}}
+    with serving(make_parts(auth={"mode": "apikey"}, **without_end)) as live:
         made = subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml")),
                 *("run", f"{live.url}/openapi.json", "--url", live.url, "--no-color", "--seed", "1"),
                 *("--header", f"Authorization: Bearer {secret}", "--checks", "all", "--continue-on-failure"),
-                *("--max-examples", os.environ.get("ASYNCH_FUZZ", "5"), "--request-timeout", "10", "--workers", "2"),
+                *("--max-examples", os.environ.get("ASYNCH_FUZZ", "3"), "--request-timeout", "10", "--workers", "1"),
             ],
             capture_output=True,
             text=True,

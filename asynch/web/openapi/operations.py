@@ -131,7 +131,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "uploads.confirm": Operation({200: file_answers.Taken}, body=uploads.Confirmed, errors=(404, 409)),
     "uploads.file_document": Operation({200: file_answers.FileAlone}, errors=(404,), tells={200: _RATES}),
     "tus.tus_options": Operation({204: None}, tells={204: _ABLE}),
-    "tus.upload_options": Operation({204: None}, tells={204: _ABLE}),
+    "tus.upload_options": Operation({204: None}, errors=(404,), tells={204: _ABLE}),
     "tus.create_upload": Operation(
         {201: None},
         body=f"{_PIECE}?",
