@@ -38,7 +38,7 @@ _POLICY = (
 
 
 @bp.get("")
-def page() -> ResponseReturnValue:
+def upload_page() -> ResponseReturnValue:
     """A page for sending files and seeing what becomes of them."""
     settings = parts().settings
     text = render_template(

@@ -39,7 +39,7 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "docs.openapi": Operation({200: "application/json", 304: None}, asks=("If-None-Match",), tells=("ETag",)),
     "docs.page": Operation({200: "text/html"}),
-    "upload_page.page": Operation({200: "text/html"}),
+    "upload_page.upload_page": Operation({200: "text/html"}),
     "upload_page.asset": Operation({200: "*/*", 304: None}, errors=(404,), asks=("If-None-Match",), tells=("ETag",)),
     "models.create_model": Operation({200: answers.ModelId}, body=models.NewModel, errors=(409,)),
     "models.update_model": Operation({200: answers.ModelId}, body=models.ModelChanges, errors=(404, 409)),
