@@ -52,7 +52,7 @@ async function act(what, transfer) {
   if (what === "Pause") transfer.pause();
   else if (what === "Resume") transfer.resume();
   else if (what === "Choose file") input.click();
-  else if (what === "Remove") unlist(transfer);
+  else if (what === "Dismiss") unlist(transfer);
   else if (await transfer.cancel()) {
     place("announcer").textContent = `${shown(transfer.record.name)}: cancelled`;
     unlist(transfer);

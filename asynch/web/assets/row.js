@@ -10,8 +10,8 @@ const BUTTONS = {
   paused: ["Resume", "Cancel"],
   missing: ["Choose file", "Cancel"],
   processing: ["", ""],
-  completed: ["", "Remove"],
-  failed: ["", "Remove"],
+  completed: ["", "Dismiss"],
+  failed: ["", "Dismiss"],
 };
 
 export class Row {
