@@ -24,6 +24,8 @@ _HOST_FILE = ".host-id"
 _DIRECTORY = ".incoming"  # with a dot: it is no result, and does not count as one
 _NAME = re.compile(r"([0-9]{1,19})_([0-9]{1,19})")
 _TURN = ".turn"  # beside a file that comes in pieces, see Partial
+#: So much at most is left to the last sync, which the sender waits for, however large the file is.
+SYNC_EVERY_BYTES = 32 << 20
 _UNNAMED = re.compile(r"[0-9a-f]{32}")
 
 
@@ -58,6 +60,7 @@ class Reception:
         self._path = path
         self._sha256 = hashlib.sha256()
         self._kept = False
+        self._unsynced = 0
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._fd, fcntl.LOCK_EX)
@@ -76,7 +79,17 @@ class Reception:
         if len(self.head) < HEAD_BYTES:
             self.head += data[: HEAD_BYTES - len(self.head)]
         self.size_bytes += len(data)
+        self._unsynced += len(data)
+        if self._unsynced >= SYNC_EVERY_BYTES:
+            self._unsynced = 0
+            self._sync_data()
         return len(data)
+
+    def _sync_data(self) -> None:
+        try:
+            os.fdatasync(self._fd)
+        except OSError as exc:
+            raise TmpUnavailable(f"cannot sync to tmp_dir: {exc.strerror}") from exc
 
     @property
     def sha256(self) -> str:

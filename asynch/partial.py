@@ -20,6 +20,8 @@ from asynch.domain.filetype import FileType, sniff_file
 from asynch.errors import AsynchError, TmpUnavailable
 
 _PIECE_BYTES = 1 << 20
+#: So much at most is left to the sync before the answer, however large a piece is.
+_SYNC_EVERY_BYTES = 32 << 20
 
 
 class TurnOver(AsynchError):
@@ -83,10 +85,14 @@ class Partial:
             with _locked(fd):
                 if (there := os.fstat(fd).st_size) != offset:
                     raise WrongOffset(there)
-                turn = self._begin_turn()
+                turn, unsynced = self._begin_turn(), 0
             try:
                 for piece in pieces:
                     self._write(fd, turn, piece)
+                    unsynced += len(piece)
+                    if unsynced >= _SYNC_EVERY_BYTES:
+                        _sync_fd(fd)
+                        unsynced = 0
             finally:
                 _sync_fd(fd)
             return os.fstat(fd).st_size

@@ -156,6 +156,7 @@ def worker_setup(settings: Settings) -> Setup:
             MediaLimits(output_bytes=settings.uploads.max_size),
             Compress.model_validate(settings.media.model_dump(include={"crf", "audio_bitrate", "keep"})),
             settings.uploads.types,
+            settings.uploads.scan_command,
         ),
         registry=Registry(settings.uploads.covers),
         follower=http,

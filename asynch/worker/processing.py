@@ -23,6 +23,7 @@ from asynch.media import Limits, Options, Processor, Shop
 from asynch.media.processors import PROCESSORS
 from asynch.service import lanes
 from asynch.storage import Storage
+from asynch.worker.scanning import scan
 from asynch.worker.tmpdir import TmpDir
 
 SCHEME = "local"
@@ -45,6 +46,7 @@ class Workshop:
     limits: Limits
     film: Options  #: how received films are made smaller
     types: Sequence[str]  #: what is taken, by content
+    scan_command: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class LocalExecutor:
         path = self.shop.incoming.path(order.input_ref or "")
         if not path.exists():
             raise ProcessorError("the received file is gone")
+        scan(self.shop.scan_command, path, call.check)
         return path
 
     def _staged(self, order: Order, call: Call, scratch: Path) -> Path:
@@ -100,6 +103,7 @@ class LocalExecutor:
         kind = sniff_file(source)
         if not is_among(kind.content_type, self.shop.types):
             raise ProcessorError(f"files of this type are not taken: {kind.content_type}")
+        scan(self.shop.scan_command, source, call.check)
         if kind.content_type.startswith("video/"):
             return self._smaller(source, order, call, scratch)
         self.note_hash(order.owner_id, int(order.task_id), _hash(source, call))

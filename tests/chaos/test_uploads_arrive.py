@@ -8,9 +8,11 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import requests
 
@@ -49,6 +51,26 @@ def test_an_upload_survives_a_death_at(farm: Farm, point: str) -> None:
     farm.stop_workers()
     (stored,) = [path for path in (farm.home / "files").rglob("*") if path.suffix == ".png"]
     assert stored == farm.home / "files" / file["key"]
+
+
+def test_a_worker_killed_while_it_compresses_leaves_nothing(farm: Farm, long_film: Path) -> None:
+    victim = farm.start_worker()
+    with long_film.open("rb") as film:
+        answer = farm.live.session.post(f"{farm.live.url}/api/file/upload", files={"file": ("a.mp4", film)})
+    task_id = answer.json()["task_id"]
+    programs = until(lambda: encoders(victim.pid))
+
+    victim.kill()
+    farm.start_worker()
+    psutil.wait_procs(programs, timeout=5)
+    assert [p for p in programs if p.is_running()] == []
+    until(lambda: status(farm, task_id)["status"] == "completed", 60)
+    until(lambda: not list((farm.home / "tmp" / ".scratch").iterdir()), 60)
+
+
+def encoders(pid: int) -> list[psutil.Process]:
+    """The media programs below a worker that encode."""
+    return [p for p in psutil.Process(pid).children(recursive=True) if "libx264" in p.cmdline()]
 
 
 def picture(n: int) -> bytes:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import socket
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -387,3 +389,30 @@ def test_a_host_without_workers_hands_its_files_over_to_others(
         told = completed(api, task_id)
         assert stored(api, told) == PNG
         until(lambda: not api.live.parts.storage.exists(f"0/direct/{task_id}"), 10)
+
+
+SCANNERS = {
+    "import sys; sys.exit(b'bad' in open(sys.argv[1], 'rb').read())": ["completed", "failed"],
+    "import sys; sys.exit(0)": ["completed", "completed"],
+}
+
+
+@pytest.mark.parametrize("program", SCANNERS)
+def test_a_scan_refuses_what_it_does_not_like(api: Api, dsn: str, program: str) -> None:
+    good, bad = send(api).json()["task_id"], send(api, PNG + b"bad").json()["task_id"]
+    command = shlex.join([sys.executable, "-c", program])
+    with working(api.live, dsn, uploads={"scan_command": command}):
+        until(lambda: {status(api, t)["status"] for t in (good, bad)} <= {"completed", "failed"}, 20)
+
+    assert [status(api, t)["status"] for t in (good, bad)] == SCANNERS[program]
+    if SCANNERS[program][1] == "failed":
+        assert status(api, bad)["error"] == "the file was refused by the scan of this installation"
+
+
+@pytest.mark.parametrize("command", ["/nowhere/scanner", f"{sys.executable} -c 'import sys; sys.exit(2)'"])
+def test_a_scan_that_does_not_work_lets_nothing_through(api: Api, dsn: str, pool: db.Pool, command: str) -> None:
+    task_id = send(api).json()["task_id"]
+    with working(api.live, dsn, uploads={"scan_command": command}):
+        until(lambda: all_rows(pool, "SELECT 1 AS n FROM asynch_task WHERE state = 3 AND NOT final"), 20)
+
+    assert status(api, task_id)["status"] == "received"
