@@ -44,6 +44,10 @@ class Proxy:
         self._listener = socket.create_server((self._host, self.port), backlog=256)
         self._serve()
 
+    def turn_to(self, target: tuple[str, int]) -> None:
+        """Lead what comes from now on to another server."""
+        self._target = target
+
     def stall(self) -> None:
         """Keep every connection open, take new ones, and let no byte through until `resume`."""
         self._flowing.clear()

@@ -6,6 +6,7 @@ from asynch.client.errors import (
     IncompleteError,
     RefusedError,
     UnreachableError,
+    UploadError,
     WaitError,
     WaitTimeoutError,
 )
@@ -19,6 +20,7 @@ from asynch.client.shapes import (
     StatusDocument,
     TaskFields,
 )
+from asynch.client.uploading import UploadedFile
 
 __all__ = [
     "Client",
@@ -34,6 +36,8 @@ __all__ = [
     "StatusDocument",
     "TaskFields",
     "UnreachableError",
+    "UploadError",
+    "UploadedFile",
     "WaitError",
     "WaitTimeoutError",
 ]

@@ -11,13 +11,12 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self, Unpack
 from urllib.parse import quote, urljoin
 
-import requests
-
 from asynch.client import download
 from asynch.client.batches import GET_LIMIT, Batch, batches, chunks
 from asynch.client.errors import ClientError, IncompleteError, RefusedError
 from asynch.client.shapes import Created, Item, Model, ModelChanges, NewModel, StatusDocument, TaskFields
-from asynch.client.transport import Repeat, Transport, encoded
+from asynch.client.transport import Repeat, Transport, decoded, encoded
+from asynch.client.uploading import OnProgress, Upload, UploadedFile
 from asynch.client.waiting import OnChange, Waiting
 
 _PAGE = 1000
@@ -76,7 +75,7 @@ class Client:
     ) -> Any:
         """Make any call of the contract; the answer's JSON, None when it has no body."""
         text = None if body is None else encoded(body)
-        return _json(self._transport.call(method, path, body=text, params=params, timeout_s=timeout_s, repeat=repeat))
+        return decoded(self._transport.call(method, path, body=text, params=params, timeout_s=timeout_s, repeat=repeat))
 
     # models
 
@@ -157,7 +156,7 @@ class Client:
 
     def _create(self, path: str, body: bytes, key: str) -> Any:
         try:
-            return _json(
+            return decoded(
                 self._transport.call(
                     "POST", path, body=body, headers={"Idempotency-Key": f'"{key}"'}, repeat=Repeat.SAFE
                 )
@@ -227,6 +226,28 @@ class Client:
             return self._transport.repeated(lambda: download.to_path(url, path, self._transport.timeout_s), Repeat.SAFE)
         return download.to_file(url, target, self._transport.timeout_s)
 
+    # files
+
+    def upload(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        scene: str = "",
+        tags: Iterable[str] = (),
+        on_progress: OnProgress | None = None,
+        timeout_s: float = 3600,
+    ) -> UploadedFile:
+        """Send a file in pieces and wait until it is stored; what is cut goes on from the last byte that came.
+
+        Each piece is tried for up to `retry_s`, so a restart of the server costs no byte that it has. `on_progress`
+        is told `sending` and per cent of the bytes, then the server's stages. RefusedError for a type or size that
+        is not taken; UploadError, which has the `task_id`, when it fails later or is not stored within `timeout_s`.
+        ValueError for a tag with a comma; disk errors come as OSError.
+        """
+        sending = Upload(self._transport, Path(path), on_progress, timeout_s)
+        sending.send(scene, tags)
+        return sending.wait()
+
     def _result_url(self, task_id: str | int) -> str:
         path = f"{_path(task_id)}/result"
         answer = self._transport.call("GET", path, repeat=Repeat.SAFE)
@@ -245,14 +266,3 @@ def _items(answer: Mapping[str, Any]) -> Iterator[Item]:
         yield {"taskId": str(task_id), "state": None, "status": "missing", "final": True}
     for task_id in answer["gone"]:
         yield {"taskId": str(task_id), "state": None, "status": "gone", "final": True}
-
-
-def _json(answer: requests.Response) -> Any:
-    if answer.status_code >= 300:
-        raise RefusedError(answer.status_code, "bad_response", "a redirect where an answer was expected")
-    if not answer.content:
-        return None
-    try:
-        return answer.json()
-    except ValueError as exc:
-        raise RefusedError(answer.status_code, "bad_response", "the answer is not JSON") from exc

@@ -4,6 +4,7 @@ ClientError
 ├── RefusedError              the server said no: its problem document
 ├── UnreachableError          no whole answer came, in all the tries there was time for
 ├── IncompleteError           create_tasks ended in the middle: what is created so far
+├── UploadError               the file was not stored, or not in time
 └── WaitError                 wait ended early: all ids, and the items known to be final
     └── WaitTimeoutError      ... because its time was over
 """
@@ -64,6 +65,14 @@ class IncompleteError(ClientError):
         super().__init__(f"{cause} ({made} tasks were created before)", **known)
         self.created = list(created)
         self.idempotency_key = key
+
+
+class UploadError(ClientError):
+    """The file is not stored. `task_id` names the upload; the code is `time_out` when it may still come to its end."""
+
+    def __init__(self, task_id: str, detail: str, *, code: str = "upload_failed") -> None:
+        super().__init__(f"upload {task_id}: {detail}", code=code, detail=detail)
+        self.task_id = task_id
 
 
 class WaitError(ClientError):

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from http import HTTPStatus
 from time import monotonic, sleep
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -63,16 +63,17 @@ class Transport:
         path: str,
         *,
         repeat: Repeat,
-        body: bytes | None = None,
+        body: bytes | BinaryIO | None = None,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> requests.Response:
         """The answer below 400, repeated as `repeat` allows while its time lasts. Redirects are not followed.
 
+        A body is JSON unless `headers` say otherwise; an open file can be sent once.
         Raises RefusedError or UnreachableError, the last one there was.
         """
-        sent = {**(headers or {}), **({"Content-Type": "application/json"} if body is not None else {})}
+        sent = {**({"Content-Type": "application/json"} if body is not None else {}), **(headers or {})}
         return self.repeated(
             lambda: self._once(method, path, data=body, params=params, headers=sent, timeout=timeout_s), repeat
         )
@@ -165,6 +166,18 @@ def encoded(value: Any) -> bytes:
         return text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair: escaped, so that the server can say where it is
         return json.dumps(value, allow_nan=False).encode()
+
+
+def decoded(answer: requests.Response) -> Any:
+    """The JSON of an answer, None when it has no body. RefusedError for a redirect, and for what is none."""
+    if answer.status_code >= 300:
+        raise RefusedError(answer.status_code, "bad_response", "a redirect where an answer was expected")
+    if not answer.content:
+        return None
+    try:
+        return answer.json()
+    except ValueError as exc:
+        raise RefusedError(answer.status_code, "bad_response", "the answer is not JSON") from exc
 
 
 def _may_repeat(exc: ClientError, repeat: Repeat) -> bool:

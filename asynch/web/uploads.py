@@ -27,6 +27,8 @@ from asynch.web.task_bodies import number_of
 
 bp = Blueprint("uploads", __name__, url_prefix="/api/file")
 
+#: RFC 6838, as it may stand in a header: type, subtype, and parameters that are not looked at
+_MEDIA_TYPE = r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+( *;[ -~]*)?$"
 SHA256 = "^[0-9a-fA-F]{64}$"
 #: Of a form besides its file. The parser counts what it has read and not yet told apart, so not less than a few of the
 #: 64 KiB that it reads at once.
@@ -96,7 +98,7 @@ class Wanted(Body):
 
     name: Annotated[Text, Field(min_length=1, max_length=1024)]
     size: Annotated[int, Field(ge=0, le=INT8_MAX)]
-    content_type: Annotated[Text, Field(min_length=1, max_length=256)]
+    content_type: Annotated[str, Field(pattern=_MEDIA_TYPE, max_length=256)]
     scene: Word = ""
     parts: Annotated[int, Field(ge=1, le=_MOST_PARTS)] | None = None
 
