@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,17 @@ def test_a_paused_upload_waits_and_goes_on(visit: Visit, large: Path) -> None:
     assert min(visit.pieces()[sent:]) > 0
 
 
+def test_two_pages_do_not_fight_over_a_file(visit: Visit, large: Path) -> None:
+    send_half(visit, large)
+    other = replace(visit, page=visit.page.context.new_page())
+    other.open()
+    expect(other.row("large.png")).to_contain_text("choose the file again to go on")
+    other.choose(large)
+
+    expect_stored(other, "large.png")
+    expect(visit.row("large.png")).to_contain_text("Another page goes on with this file.")
+
+
 def test_a_cancelled_upload_leaves_no_bytes(visit: Visit, large: Path) -> None:
     send_half(visit, large)
     visit.page.get_by_role("button", name="Cancel large.png").click()
@@ -200,6 +212,7 @@ def test_where_keys_are_needed_the_page_asks_for_one(make_visit: MakeVisit, pool
     expect(visit.page.get_by_role("alert")).to_have_text("This key is not accepted.")
     visit.page.get_by_label("API key or token").fill(secret)
     visit.page.keyboard.press("Enter")
+    expect(visit.page.get_by_label("Choose files", exact=True)).to_be_focused()
     visit.choose(note)
 
     expect_stored(visit, "notes.txt")

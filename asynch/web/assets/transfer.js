@@ -3,9 +3,11 @@
 import { Refusal, read } from "./api.js";
 import { behold, follow } from "./processing.js";
 import { giveUp, upload } from "./tus.js";
-import { forget, remember } from "./unfinished.js";
+import { forget, hold, remember } from "./unfinished.js";
 
 /** @typedef {"waiting" | "sending" | "paused" | "missing" | "processing" | "completed" | "failed"} State */
+
+const ELSEWHERE = "Another page goes on with this file.";
 
 export class Transfer {
   /** @type {State} */
@@ -70,9 +72,13 @@ export class Transfer {
   async send() {
     const { signal } = this.#restart();
     this.#become("sending");
+    if (this.record.id) this.#hold(signal);
     try {
       await upload(this.file, this.record.id, signal, {
-        begun: (id) => this.#note({ id, sent: 0 }),
+        begun: (id) => {
+          this.#note({ id, sent: 0 });
+          this.#hold(signal);
+        },
         sent: (bytes) => this.#sent(bytes),
         broken: (why) => this.#say(`${why} Trying again.`),
       });
@@ -133,6 +139,13 @@ export class Transfer {
     if (this.record.id && !this.isOver) remember(this.record);
   }
 
+  #hold(signal) {
+    hold(this.record.id, signal, () => {
+      this.#stop.abort();
+      this.#become("paused", ELSEWHERE);
+    });
+  }
+
   #restart() {
     this.#stop.abort();
     this.#stop = new AbortController();
@@ -161,11 +174,10 @@ export class Transfer {
   }
 
   #halt(error) {
+    this.#stop.abort();
     this.save();
     if (error instanceof Refusal && error.status === 401) return this.#shutOut("paused");
-    if (error instanceof Refusal && error.code === "taken_over") {
-      return this.#become("paused", "Another page goes on with this file.");
-    }
+    if (error instanceof Refusal && error.code === "taken_over") return this.#become("paused", ELSEWHERE);
     if (error instanceof DOMException) error = new Error("The file on this device was changed or is gone.");
     forget(this.record);
     return this.#become("failed", error.message);

@@ -49,6 +49,18 @@ export function isSame(file, upload) {
   return file.name === upload.name && file.size === upload.size && file.lastModified === upload.modified;
 }
 
+/**
+ * Have an upload until `signal` is aborted: of the pages of this browser the last one that asks has it. Otherwise two
+ * would take it from each other at the service, again and again. Browsers know this under https and on this machine.
+ * @param {string} id
+ * @param {AbortSignal} signal
+ * @param {() => void} lost called when another page has it
+ */
+export function hold(id, signal, lost) {
+  const over = new Promise((resolve) => signal.addEventListener("abort", resolve));
+  navigator.locks?.request(`${PREFIX}${id}`, { steal: true }, () => over).catch(() => signal.aborted || lost());
+}
+
 function mine() {
   return `${PREFIX}${encodeURIComponent(owner())}:`;
 }
