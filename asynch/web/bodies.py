@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from flask import request
+from gunicorn.http.errors import ParseException
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -33,6 +34,8 @@ T = TypeVar("T", bound=BaseModel)
 INT4_MAX = 2**31 - 1
 INT8_MAX = 2**63 - 1
 _CHUNK = 1 << 16
+#: What reading a body raises when it ends early or lies about its chunks.
+BROKEN = (OSError, ParseException)
 _ID = re.compile(r"[0-9]{1,19}")
 #: what may be stored, as far as a pattern that all can read says it
 STORABLE = r"^[^\u0000]*$"
@@ -46,7 +49,7 @@ def read_body(limit: int) -> bytes:
         raise _too_large(limit)
     try:
         body = b"".join(_chunks(limit))
-    except OSError as exc:  # a chunked body that ends early or lies about its chunks
+    except BROKEN as exc:
         raise MalformedBody("The body ended before it was complete.") from exc
     return body
 

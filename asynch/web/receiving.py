@@ -10,6 +10,7 @@ from typing import Any
 from flask import current_app, request
 
 from asynch.errors import MalformedBody, Overloaded
+from asynch.web.bodies import BROKEN
 
 #: Each read waits until it is complete: so much of what a hanging sender has sent may have to be sent again. Of 16 KiB
 #: the server spends most of its time on moving what it has read ahead.
@@ -62,5 +63,5 @@ def pieces() -> Iterator[bytes]:
     try:
         while piece := request.stream.read(_PIECE_BYTES):
             yield piece
-    except OSError as exc:
+    except BROKEN as exc:
         raise MalformedBody("The body ended before it was complete.") from exc

@@ -21,7 +21,7 @@ from asynch.service.documents import as_json
 from asynch.service.uploads import Intake, Received, Told
 from asynch.web import parts, streams
 from asynch.web.auth import creator, principal
-from asynch.web.bodies import INT4_MAX, INT8_MAX, Body, Text, checked, read_json, read_query
+from asynch.web.bodies import BROKEN, INT4_MAX, INT8_MAX, Body, Text, checked, read_json, read_query
 from asynch.web.receiving import receiving
 from asynch.web.task_bodies import number_of
 
@@ -222,7 +222,7 @@ def _parsed(begin: Any) -> tuple[MultiDict[str, str], MultiDict[str, FileStorage
         raise MalformedBody(f"The form cannot be read: {exc}") from exc
     except RequestEntityTooLarge as exc:
         raise TooLarge("The form has too many or too long fields.") from exc
-    except OSError as exc:
+    except BROKEN as exc:
         raise MalformedBody("The body ended before it was complete.") from exc
     return form, named
 

@@ -41,7 +41,7 @@ waitSeconds = { dictionary = "moments", probability = 1.0 }
 unexpected-methods = ["TRACE"]
 
 [phases.stateful.generation]
-max-examples = 15
+max-examples = 10
 
 [checks]
 negative_data_rejection.expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "412", "413", "415", "422", "428", "429"]
