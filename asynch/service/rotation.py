@@ -73,7 +73,7 @@ def _pass(pool: Pool, box: SecretBox, kind: Kind) -> Count:
 
 def _rotate_one(conn: db.Connection, box: SecretBox, kind: Kind, secret: Sealed, count: Count) -> None:
     try:
-        new = box.resealed(secret.tenant_id, kind.field, secret.token)
+        new = box.resealed(secret.owner_id, kind.field, secret.token)
     except SecretError:
         count.unreadable.append(Sealed(secret.tenant_id, secret.id))
         return

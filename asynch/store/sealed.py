@@ -24,6 +24,7 @@ class Kind:
 KINDS: Sequence[Kind] = (
     Kind("models", "api_key", "sealed_models", "reseal_model"),
     Kind("tasks", sender.FIELD, "sealed_tasks", "reseal_task"),
+    Kind("uploads", sender.FIELD, "sealed_uploads", "reseal_upload"),
     Kind("webhooks", callbacks.FIELD, "sealed_webhook_keys", "reseal_webhook_key"),
 )
 
@@ -34,6 +35,7 @@ class Sealed:
 
     tenant_id: int
     id: int
+    owner_id: int = 0  #: the tenant for whom it is sealed
     token: str = field(default="", repr=False)
 
 
@@ -44,7 +46,7 @@ FIRST = Sealed(-(2**63), -(2**63))
 def list_sealed(conn: Connection, kind: Kind, *, after: Sealed, most: int) -> list[Sealed]:
     """The next secrets of a kind, in key order."""
     found = db.rows(conn, kind.find, after_tenant=after.tenant_id, after_id=after.id, most=most)
-    return [Sealed(r["tenant_id"], r["id"], r["token"]) for r in found]
+    return [Sealed(r["tenant_id"], r["id"], r["owner_id"], r["token"]) for r in found]
 
 
 def swap_sealed(conn: Connection, kind: Kind, old: Sealed, new: str) -> bool:

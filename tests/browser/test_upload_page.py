@@ -45,6 +45,12 @@ def send_half(visit: Visit, path: Path) -> int:
     return visit.bytes_here()
 
 
+def sign_in(visit: Visit, secret: str) -> None:
+    visit.page.get_by_label("API key or token").fill(secret)
+    visit.page.keyboard.press("Enter")
+    expect(visit.page.get_by_label("Choose files", exact=True)).to_be_focused()
+
+
 def test_several_files_at_once_end_stored_and_are_in_the_history(visit: Visit, photo: Path, note: Path) -> None:
     (more := note.with_name("more.txt")).write_text("and more")
     visit.choose(photo, note, more)
@@ -58,18 +64,18 @@ def test_several_files_at_once_end_stored_and_are_in_the_history(visit: Visit, p
     assert thumbnail.evaluate("image => image.naturalWidth") > 0
 
 
-def test_two_files_are_sent_at_a_time(visit: Visit, large: Path) -> None:
-    others = [large.with_name(f"{n}.png") for n in (1, 2)]
-    for path in others:
-        path.write_bytes(large.read_bytes() + path.name.encode())
-    visit.slow_down(SLOWLY)
-    visit.choose(large, *others)
+def test_two_files_are_sent_at_a_time(visit: Visit, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{n}.png" for n in (1, 2, 3)]
+    for path in paths:
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + os.urandom(SLOWLY // 4))
+    visit.slow_down(SLOWLY // 2)
+    visit.choose(*paths)
 
-    expect(visit.row("large.png")).to_contain_text("Uploading")
     expect(visit.row("1.png")).to_contain_text("Uploading")
-    expect(visit.row("2.png")).to_contain_text("Waiting for its turn")
+    expect(visit.row("2.png")).to_contain_text("Uploading")
+    expect(visit.row("3.png")).to_contain_text("Waiting for its turn")
     visit.slow_down(-1)
-    expect_stored(visit, "large.png", "1.png", "2.png")
+    expect_stored(visit, "1.png", "2.png", "3.png")
 
 
 def test_a_dropped_file_is_uploaded(visit: Visit) -> None:
@@ -210,9 +216,7 @@ def test_where_keys_are_needed_the_page_asks_for_one(make_visit: MakeVisit, pool
     visit.page.get_by_label("API key or token").fill(secret[:-1])
     visit.page.keyboard.press("Enter")
     expect(visit.page.get_by_role("alert")).to_have_text("This key is not accepted.")
-    visit.page.get_by_label("API key or token").fill(secret)
-    visit.page.keyboard.press("Enter")
-    expect(visit.page.get_by_label("Choose files", exact=True)).to_be_focused()
+    sign_in(visit, secret)
     visit.choose(note)
 
     expect_stored(visit, "notes.txt")
@@ -220,6 +224,23 @@ def test_where_keys_are_needed_the_page_asks_for_one(make_visit: MakeVisit, pool
     visit.page.get_by_role("button", name="Forget it").click()
     expect(visit.page.get_by_label("API key or token")).to_be_visible()
     expect(visit.page.get_by_text("notes.txt")).to_have_count(0)
+
+
+def test_an_upload_goes_on_after_signing_in_again(make_visit: MakeVisit, pool: db.Pool, large: Path) -> None:
+    visit = make_visit(auth={"mode": "apikey"})
+    secret = keys.create_key(pool, 7, "eva", admin=False)[1]
+    visit.open()
+    sign_in(visit, secret)
+    before = send_half(visit, large)
+    visit.page.get_by_role("button", name="Pause large.png").click()
+    visit.page.evaluate("sessionStorage.clear()")
+    visit.page.get_by_role("button", name="Resume large.png").click()
+    expect(visit.row("large.png")).to_contain_text("Sign in again to go on.")
+    visit.slow_down(-1)
+    sign_in(visit, secret)
+
+    expect_stored(visit, "large.png")
+    assert visit.pieces()[-1] >= before
 
 
 def test_it_fits_a_narrow_screen(visit: Visit, photo: Path) -> None:

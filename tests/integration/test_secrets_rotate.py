@@ -11,11 +11,13 @@ from cryptography.fernet import Fernet
 
 import asynch
 from asynch import db, settings
+from asynch.domain.principal import served_by
 from asynch.errors import Forbidden
 from asynch.secretbox import SecretBox, SecretError
 from asynch.service import rotation, schema
 from asynch.storage.local import LocalStorage
 from asynch.store import sealed, workers
+from asynch.store.files import NewUpload, insert_upload
 from asynch.store.webhooks import insert_key
 from asynch.wiring import make_storage
 from tests.database import all_rows
@@ -24,7 +26,7 @@ from tests.rows import add_model, add_tasks, bend, rows_of
 
 OLD, NEW, LOST = (Fernet.generate_key().decode() for _ in range(3))
 OLD_BOX, NEW_BOX, BOTH, LOST_BOX = SecretBox([OLD]), SecretBox([NEW]), SecretBox([NEW, OLD]), SecretBox([LOST])
-TENANTS = (-3, 7)
+TENANTS = (3, 7)
 
 
 @pytest.fixture
@@ -47,6 +49,14 @@ def filled(pool: db.Pool) -> db.Pool:
         ids = add_tasks(pool, lane, 5, tenant_id=tenant)
         for task_id in ids[1:]:
             bend(pool, [task_id], upload_headers=OLD_BOX.seal(tenant, "upload_headers", f"headers of {task_id}"))
+        works = add_tasks(
+            pool, lane, 1, tenant_id=served_by(tenant)
+        )  # the system's, with the headers of who sent a file
+        bend(pool, works, upload_headers=OLD_BOX.seal(tenant, "upload_headers", f"headers of {works}"))
+        with db.transaction(pool) as conn:
+            headers = OLD_BOX.seal(tenant, "upload_headers", f"sender of {tenant}")
+            upload = NewUpload("eva", "a.png", "", 1, "", "pending", upload_headers=headers)
+            insert_upload(conn, tenant_id=tenant, upload=upload)
     with db.transaction(pool) as conn:
         conn.execute("UPDATE asynch_models SET deleted_at = now() WHERE tenant_id = 7")  # its tasks may still run
     return pool
@@ -57,7 +67,10 @@ def secrets_of(pool: db.Pool, box: SecretBox) -> list[str]:
     models = all_rows(pool, "SELECT tenant_id, api_key FROM asynch_models ORDER BY tenant_id, id")
     opened = [box.open(r["tenant_id"], "api_key", r["api_key"]) for r in models]
     for r in rows_of(pool).values():
-        opened += [box.open(r["tenant_id"], "upload_headers", r["upload_headers"])] if r["upload_headers"] else []
+        owner = served_by(r["tenant_id"]) if r["tenant_id"] < 0 else r["tenant_id"]
+        opened += [box.open(owner, "upload_headers", r["upload_headers"])] if r["upload_headers"] else []
+    for r in all_rows(pool, "SELECT tenant_id, upload_headers FROM asynch_upload ORDER BY tenant_id"):
+        opened.append(box.open(r["tenant_id"], "upload_headers", r["upload_headers"]))
     for r in all_rows(pool, "SELECT tenant_id, secret FROM asynch_webhook_key ORDER BY tenant_id"):
         opened.append(box.open(r["tenant_id"], "webhook_secret", r["secret"]))
     with db.connection(pool) as conn:
@@ -78,30 +91,30 @@ def test_afterwards_the_first_key_alone_reads_all(filled: db.Pool, dsn: str, tmp
 
     assert (answer.returncode, answer.stderr) == (0, "")
     assert [line.split(maxsplit=2)[:2] for line in answer.stdout.splitlines()] == [
-        ["models", "2"], ["tasks", "8"], ["webhooks", "2"], ["canary", "1"],
+        ["models", "2"], ["tasks", "10"], ["uploads", "2"], ["webhooks", "2"], ["canary", "1"],
     ]  # fmt: skip
     assert secrets_of(filled, NEW_BOX) == before
     again = run("secrets", "rotate", env=env)
     assert again.returncode == 0
     assert [line.split()[1:4] for line in again.stdout.splitlines()] == [
-        ["0", "rotated,", "2"], ["0", "rotated,", "8"], ["0", "rotated,", "2"], ["0", "rotated,", "1"],
+        ["0", "rotated,", "2"], ["0", "rotated,", "10"], ["0", "rotated,", "2"], ["0", "rotated,", "2"], ["0", "rotated,", "1"],
     ]  # fmt: skip
     assert run("secrets", "rotate", env=env | {"ASYNCH_SECRETS__KEYS": f'["{NEW}"]'}).returncode == 0
 
 
 def test_what_no_key_reads_is_named_without_its_content(filled: db.Pool, dsn: str, tmp_path: Path) -> None:
     task_id = next(iter(rows_of(filled)))
-    token = LOST_BOX.seal(-3, "upload_headers", "lost")
+    token = LOST_BOX.seal(3, "upload_headers", "lost")
     bend(filled, [task_id], upload_headers=token)
     env = environ(tmp_path, dsn) | {"ASYNCH_SECRETS__KEYS": f'["{NEW}", "{OLD}"]'}
     answer = run("secrets", "rotate", env=env)
 
     assert answer.returncode == 1
-    assert answer.stderr == f"asynch: tasks {task_id} of tenant -3: unreadable\n"
-    assert "8 rotated, 0 already current, 1 unreadable" in answer.stdout
+    assert answer.stderr == f"asynch: tasks {task_id} of tenant 3: unreadable\n"
+    assert "10 rotated, 0 already current, 1 unreadable" in answer.stdout
     assert rows_of(filled)[task_id]["upload_headers"] == token
     bend(filled, [task_id], upload_headers="")
-    assert len(secrets_of(filled, NEW_BOX)) == 12
+    assert len(secrets_of(filled, NEW_BOX)) == 16
 
 
 def test_keys_of_another_installation_change_nothing(filled: db.Pool, dsn: str, tmp_path: Path) -> None:
@@ -115,8 +128,8 @@ def test_keys_of_another_installation_change_nothing(filled: db.Pool, dsn: str, 
 def test_small_batches_leave_nothing_out(filled: db.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rotation, "_BATCH", 2)
 
-    assert told(list(rotation.rotate(filled, BOTH)))["tasks"] == (8, 0, 0, 0)
-    assert len(secrets_of(filled, NEW_BOX)) == 12
+    assert told(list(rotation.rotate(filled, BOTH)))["tasks"] == (10, 0, 0, 0)
+    assert len(secrets_of(filled, NEW_BOX)) == 16
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 5, 9])
@@ -133,13 +146,13 @@ def test_one_that_is_interrupted_anywhere_goes_on(filled: db.Pool, monkeypatch: 
         broken.setattr(sealed, "swap_sealed", swap)
         with pytest.raises(KeyboardInterrupt):
             list(rotation.rotate(filled, BOTH))
-    assert len(secrets_of(filled, BOTH)) == 12
+    assert len(secrets_of(filled, BOTH)) == 16
     with db.connection(filled) as conn:  # so that nobody starts without the old key yet
         assert not NEW_BOX.check_canary(workers.fact(conn, schema.CANARY) or "")
 
     counts = told(list(rotation.rotate(filled, BOTH)))
-    assert sum(counts[name][0] for name in ("models", "tasks", "webhooks")) == 12 - after
-    assert len(secrets_of(filled, NEW_BOX)) == 12
+    assert sum(counts[name][0] for name in ("models", "tasks", "uploads", "webhooks")) == 16 - after
+    assert len(secrets_of(filled, NEW_BOX)) == 16
 
 
 class Meddling(SecretBox):
@@ -202,7 +215,11 @@ def test_links_that_were_signed_before_go_on_until_the_old_key_is_gone(tmp_path:
 
 
 #: every place that seals something, with its kind in asynch/store/sealed.py
-SEALERS = {"service/models.py": "models", "web/tasks.py": "tasks", "service/webhooks.py": "webhooks"}
+SEALERS = {
+    "service/models.py": {"models"},
+    "web/auth.py": {"tasks", "uploads"},
+    "service/webhooks.py": {"webhooks"},
+}
 
 
 def test_every_stored_secret_is_rotated() -> None:
@@ -213,4 +230,4 @@ def test_every_stored_secret_is_rotated() -> None:
         "what seals a secret that is stored needs a line in KINDS of asynch/store/sealed.py (with its two queries in "
         "asynch/sql/sealed.sql), and a line in SEALERS here"
     )
-    assert set(SEALERS.values()) == {kind.name for kind in sealed.KINDS}
+    assert set().union(*SEALERS.values()) == {kind.name for kind in sealed.KINDS}

@@ -67,10 +67,14 @@ async function add(files) {
     const before = [...rows.keys()].find((one) => !one.isOver && isSame(file, one.record));
     if (before && ["missing", "paused"].includes(before.state)) before.take(file);
     else if (before) known.push(shown(file.name));
-    else list(new Transfer(file, { id: "", name: file.name, size: file.size, modified: file.lastModified, sent: 0 }, changed));
+    else list(new Transfer(file, recordOf(file), changed));
   }
   notice(known.length ? `Already in the list: ${known.join(", ")}` : "");
   giveTurns();
+}
+
+function recordOf(file) {
+  return { owner: owner(), id: "", name: file.name, size: file.size, modified: file.lastModified, sent: 0 };
 }
 
 function notice(text) {

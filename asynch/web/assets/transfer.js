@@ -122,7 +122,7 @@ export class Transfer {
 
   /** Give the upload up. False: it was too late, or the service does not know of it yet. */
   async cancel() {
-    this.#stop.abort();
+    this.pause(); // so that no turn comes while the service is told
     try {
       if (this.record.id) await giveUp(this.record.id);
     } catch (error) {

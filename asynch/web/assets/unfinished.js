@@ -2,7 +2,7 @@
 
 import { owner } from "./api.js";
 
-/** @typedef {{id: string, name: string, size: number, modified: number, sent: number}} Remembered */
+/** @typedef {{owner: string, id: string, name: string, size: number, modified: number, sent: number}} Remembered */
 
 const PREFIX = "asynch.upload:";
 
@@ -31,7 +31,7 @@ export function forget(upload) {
 export function remembered() {
   try {
     return Object.keys(localStorage)
-      .filter((key) => key.startsWith(mine()))
+      .filter((key) => key.startsWith(placesOf(owner())))
       .map((key) => JSON.parse(localStorage.getItem(key)))
       .sort((a, b) => a.name.localeCompare(b.name));
   } catch {
@@ -61,10 +61,10 @@ export function hold(id, signal, lost) {
   navigator.locks?.request(`${PREFIX}${id}`, { steal: true }, () => over).catch(() => signal.aborted || lost());
 }
 
-function mine() {
-  return `${PREFIX}${encodeURIComponent(owner())}:`;
+function placesOf(someone) {
+  return `${PREFIX}${encodeURIComponent(someone)}:`;
 }
 
 function place(upload) {
-  return `${mine()}${upload.size}:${upload.modified}:${upload.name}`;
+  return `${placesOf(upload.owner)}${upload.size}:${upload.modified}:${upload.name}`;
 }
