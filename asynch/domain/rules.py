@@ -111,7 +111,7 @@ class Condition:
 def compiled(trigger: Mapping[str, object]) -> Condition:
     """Read a trigger condition; `{}` matches all files but derived ones. WrongCondition with every mistake in it."""
     wrong = [
-        Mistake(_pointer(name), "unknown operator") for name in trigger if name not in OPERATORS and name != DERIVED
+        Mistake(pointer(name), "unknown operator") for name in trigger if name not in OPERATORS and name != DERIVED
     ]
     asked = []
     for name, operator in OPERATORS.items():
@@ -119,10 +119,10 @@ def compiled(trigger: Mapping[str, object]) -> Condition:
             try:
                 asked.append(_Asked(name, trigger[name], operator.read(trigger[name])))
             except _Wrong as exc:
-                wrong += [Mistake(_pointer(name, *steps), detail) for steps, detail in exc.places]
+                wrong += [Mistake(pointer(name, *steps), detail) for steps, detail in exc.places]
     derived = trigger.get(DERIVED, False)
     if not isinstance(derived, bool):
-        wrong.append(Mistake(_pointer(DERIVED), "expected true or false"))
+        wrong.append(Mistake(pointer(DERIVED), "expected true or false"))
     if wrong:
         raise WrongCondition(wrong)
     return Condition(derived is True, tuple(asked))
@@ -272,7 +272,7 @@ OPERATORS: Mapping[str, Operator] = {
 }
 
 
-def _pointer(*steps: str | int) -> str:
+def pointer(*steps: str | int) -> str:
     """RFC 6901 as a URI fragment."""
     told = (str(step).replace("~", "~0").replace("/", "~1") for step in steps)
     return "#" + "".join("/" + quote(step, safe="", errors="replace") for step in told)
