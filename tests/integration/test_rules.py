@@ -14,7 +14,7 @@ from asynch.domain.rules import FileFacts
 from asynch.service import rules as service
 from asynch.store import files
 from asynch.store import rules as store
-from asynch.web.rules import MAX_OPTIONS
+from asynch.web.rule_bodies import MAX_OPTIONS
 from tests.database import all_rows
 from tests.live import Live, MakeParts, serving
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from asynch.domain.chains import LONGEST_CHAIN, check_chain
 from asynch.domain.rules import OPERATORS, Check, FileFacts, RetryStrategy, WrongCondition, compiled, in_rollout
 
 ASCII = st.text(st.characters(codec="ascii", exclude_characters="\0"), min_size=1, max_size=20)
@@ -269,3 +270,30 @@ def test_whatever_is_read_keeps_the_bounds(text: str) -> None:
     assert len(pauses) <= 20
     assert all(1 <= pause <= 86_400 for pause in pauses)
     assert list(pauses) == sorted(pauses)
+
+
+@given(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), max_size=40))
+def test_chains_that_are_let_in_have_no_circle_and_an_end(asked: list[tuple[int, int]]) -> None:
+    parents: dict[int, int] = {}
+    for rule, after in asked:
+        try:
+            check_chain(parents, rule, after)
+        except ValueError:
+            continue
+        parents[rule] = after
+    for rule in parents:
+        chain = [rule]
+        while chain[-1] in parents:
+            chain.append(parents[chain[-1]])
+            assert len(chain) <= LONGEST_CHAIN
+
+
+def test_a_chain_may_be_as_long_as_it_may() -> None:
+    parents = {n: n - 1 for n in range(2, LONGEST_CHAIN)}
+
+    check_chain(parents, None, LONGEST_CHAIN - 1)
+    check_chain(parents, 1, 100)
+    with pytest.raises(ValueError, match="more than 8"):
+        check_chain({**parents, 100: 101}, 1, 100)
+    with pytest.raises(ValueError, match="after itself"):
+        check_chain(parents, 1, LONGEST_CHAIN - 1)
