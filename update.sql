@@ -482,5 +482,55 @@ CREATE INDEX IF NOT EXISTS asynch_upload_pending ON asynch_upload (created_at) W
 -- Lists a user's own, the newest first.
 CREATE INDEX IF NOT EXISTS asynch_upload_user ON asynch_upload (tenant_id, "user", id);
 
+-- ---------------------------------------------------------------------------------------------------------------
+-- Rules, since version 4: what is to be done with files as soon as they are complete.
+-- ---------------------------------------------------------------------------------------------------------------
+CREATE TABLE IF NOT EXISTS asynch_pre_action (
+    id                bigint NOT NULL DEFAULT asynch_new_id(),
+    tenant_id         bigint NOT NULL,
+    creator           text NOT NULL DEFAULT '',
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    updater           text NOT NULL DEFAULT '',
+    updated_at        timestamptz NOT NULL DEFAULT now(),
+    deleted_at        timestamptz,
+    action_name       text NOT NULL,
+    action_type       text NOT NULL DEFAULT '',            -- in its owner's own words
+    upload_id         text NOT NULL DEFAULT '',            -- of which uploads; empty: any
+    scene             text NOT NULL DEFAULT '',            -- likewise
+    trigger_condition jsonb NOT NULL DEFAULT '{}',
+    execute_mode      smallint NOT NULL,                   -- 1 broker or queue, 2 webhook, 3 processor
+    target_url        text NOT NULL,                       -- by mode: a topic, a URL, the name of a processor
+    retry_strategy    text NOT NULL DEFAULT '',            -- empty: never again
+    delay_seconds     integer NOT NULL DEFAULT 0,
+    after_id          bigint,                              -- the rule that must have succeeded before
+    rollout_percent   smallint NOT NULL DEFAULT 100,
+    version           integer NOT NULL DEFAULT 1,
+    status            smallint NOT NULL DEFAULT 1,         -- 1 on, 9 off
+    await_result      boolean NOT NULL DEFAULT false,
+    timeout_seconds   integer NOT NULL DEFAULT 3600,
+    options           jsonb NOT NULL DEFAULT '{}',         -- of the processor
+    PRIMARY KEY (tenant_id, id),
+    CONSTRAINT asynch_pre_action_mode CHECK (execute_mode BETWEEN 1 AND 3),
+    CONSTRAINT asynch_pre_action_status CHECK (status IN (1, 9)),
+    CONSTRAINT asynch_pre_action_rollout CHECK (rollout_percent BETWEEN 0 AND 100)
+);
+CREATE UNIQUE INDEX IF NOT EXISTS asynch_pre_action_name ON asynch_pre_action (tenant_id, action_name) WHERE deleted_at IS NULL;
+-- Lists those that are there, and finds those that a file may fire.
+CREATE INDEX IF NOT EXISTS asynch_pre_action_there ON asynch_pre_action (tenant_id, id) WHERE deleted_at IS NULL;
+-- Finds which come after which.
+CREATE INDEX IF NOT EXISTS asynch_pre_action_after ON asynch_pre_action (tenant_id, after_id)
+    WHERE deleted_at IS NULL AND after_id IS NOT NULL;
+
+-- Every version there ever was of a rule, the present one too; none is changed or deleted.
+CREATE TABLE IF NOT EXISTS asynch_pre_action_version (
+    tenant_id  bigint NOT NULL,
+    id         bigint NOT NULL,                            -- of the rule
+    version    integer NOT NULL,
+    spec       jsonb NOT NULL,                             -- what its owner says of it, by column
+    creator    text NOT NULL DEFAULT '',                   -- who made this version
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, id, version)
+);
+
 INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '4')
 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE asynch_meta.value::integer < excluded.value::integer;

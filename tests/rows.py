@@ -55,6 +55,8 @@ def emptied_dsn(module_dsn: str) -> str:
             "biz_stat",
             "biz_tally",
             "idempotency",
+            "pre_action",
+            "pre_action_version",
             "key",
             "tenant",
             "webhook_key",

@@ -14,7 +14,7 @@ from asynch import db
 from asynch.service import progress
 from asynch.store import files
 from tests import rows
-from tests.integration.test_routes_matrix import HERE, OWN, TUS, Cast, Things
+from tests.integration.test_routes_matrix import HERE, OWN, RULE, TUS, Cast, Things
 from tests.task_api import Hand
 
 ADMIN = (OWN, "admin")
@@ -168,6 +168,23 @@ def redelivered(stage: Stage) -> requests.Response:
     return stage.call("POST", f"/webhook/{delivery['id']}/redeliver")
 
 
+def rule(stage: Stage) -> str:
+    """Id of a rule that is there, which says something else than at first."""
+    asked = {"actionName": stage.things.new, "triggerCondition": {"tags_all": ["red"]}, **RULE}
+    made: str = stage.call("POST", "/preAction/createPreAction", asked).json()["id"]
+    assert stage.call("PUT", "/preAction/updatePreAction", {"id": made, "status": 9}).json()["version"] == 2
+    return made
+
+
+def tested_rule(stage: Stage) -> requests.Response:
+    asked = {"id": rule(stage), "file": {"name": "a.mp4", "tags": ["red"], "derived": True}}
+    return stage.call("POST", "/preAction/testPreAction", asked)
+
+
+def listed_rules(stage: Stage) -> requests.Response:
+    return stage.call("POST", "/preAction/listPreAction", {"actionName": rule(stage) and stage.things.new})
+
+
 #: THE table: how an operation comes to a success, where the request of ROUTES (as an admin) does not bring it there.
 #: A list is to have something in it.
 SCENARIOS: Mapping[tuple[str, int], Scenario] = {
@@ -205,4 +222,14 @@ SCENARIOS: Mapping[tuple[str, int], Scenario] = {
     ),
     ("webhooks.list_delivery", 200): lambda stage: stage.told().call("POST", "/webhook/listDelivery", {}),
     ("webhooks.redeliver", 202): redelivered,
+    ("rules.update_pre_action", 200): lambda stage: stage.call(
+        "PUT", "/preAction/updatePreAction", {"id": rule(stage), "rolloutPercent": 50}
+    ),
+    ("rules.delete_pre_action", 200): lambda stage: stage.call(
+        "DELETE", f"/preAction/deletePreAction?id={rule(stage)}"
+    ),
+    ("rules.get_pre_action", 200): lambda stage: stage.call("GET", f"/preAction/getPreAction?id={rule(stage)}"),
+    ("rules.list_pre_action", 200): listed_rules,
+    ("rules.test_pre_action", 200): tested_rule,
+    ("rules.rollback", 200): lambda stage: stage.call("POST", "/preAction/rollback", {"id": rule(stage), "version": 1}),
 }

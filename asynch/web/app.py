@@ -29,6 +29,7 @@ from asynch.web import (
     progress,
     rates,
     receiving,
+    rules,
     services,
     stats,
     streams,
@@ -44,7 +45,7 @@ from asynch.web import (
 
 RESOURCES: Sequence[Blueprint] = (
     health.bp, metrics.bp, docs.bp, files.bp, models.bp, tasks.bp, progress.bp, stats.bp, oplog.bp, workers.bp,
-    tenants.bp, services.bp, streams.bp, webhooks.bp, uploads.bp, tus.bp, upload_page.bp,
+    tenants.bp, services.bp, streams.bp, webhooks.bp, uploads.bp, rules.bp, tus.bp, upload_page.bp,
 )  # fmt: skip
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")

@@ -139,7 +139,8 @@ def whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """The text; ValueError for one that Postgres does not hold."""
     if _UNSTORABLE.search(text):
         raise ValueError("holds a character that cannot be stored (NUL or half of a surrogate pair)")
     return text
@@ -171,7 +172,7 @@ def _flag(value: object) -> object:
     raise ValueError("expected 0, 1, false or true")
 
 
-Text = Annotated[str, AfterValidator(_storable), Pattern(STORABLE)]
+Text = Annotated[str, AfterValidator(storable), Pattern(STORABLE)]
 Id = Annotated[int, Field(ge=1, le=INT8_MAX), BeforeValidator(_id), WithJsonSchema(_number_or_digits(1))]
 TenantId = Annotated[
     int, Field(ge=0, le=INT8_MAX, strict=True), BeforeValidator(_tenant_id), WithJsonSchema(_number_or_digits(0))

@@ -52,6 +52,7 @@ positive_data_acceptance.expected-statuses = ["2xx", "303", "304", "401", "403",
 [[operations]]
 include-operation-id = [
     "createModel", "updateModel", "getModel", "testModel", "updateService", "createTask", "testDelivery",
+    "createPreAction", "updatePreAction", "rollback",
 ]
 checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404", "409", "422", "429"]
 

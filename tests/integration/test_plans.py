@@ -20,7 +20,7 @@ from asynch import db
 from asynch.db import Row
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import Phase, State
-from asynch.store import files, oplog, queue, sealed, stats, survey, webhooks, workers
+from asynch.store import files, oplog, queue, rules, sealed, stats, survey, webhooks, workers
 from asynch.store import models as model_store
 from asynch.store import tasks as store
 from asynch.store.oplog import OpFilter
@@ -67,7 +67,13 @@ INSERT INTO asynch_file (id, tenant_id, sha256, size, stored_size, key, parent)
 SELECT n, n % 10, md5(n::text), n, n, 'k' || n, CASE WHEN n % 5 = 0 THEN n - 10 END FROM generate_series(1, {ROWS} / 2) AS n;
 INSERT INTO asynch_upload (id, tenant_id, "user", status)
 SELECT n, n % 10, 'u' || n % 100, CASE WHEN n % 50 = 0 THEN 'received' ELSE 'completed' END
-FROM generate_series(1, {ROWS} / 2) AS n
+FROM generate_series(1, {ROWS} / 2) AS n;
+INSERT INTO asynch_pre_action (id, tenant_id, action_name, execute_mode, target_url, status, after_id, deleted_at)
+SELECT n, n % 10, 'r' || n, 3, 'video.cover', CASE WHEN n % 7 = 0 THEN 9 ELSE 1 END, CASE WHEN n % 50 = 0 THEN n - 10 END,
+       CASE WHEN n % 3 = 0 THEN now() END
+FROM generate_series(1, {ROWS} / 5) AS n;
+INSERT INTO asynch_pre_action_version (tenant_id, id, version, spec)
+SELECT n % 10, n, v, '{{}}' FROM generate_series(1, {ROWS} / 5) AS n, generate_series(1, 3) AS v
 """
 
 
@@ -333,6 +339,36 @@ def test_a_look_at_files_goes_through_an_index(filled: str, name: str) -> None:
     assert {kind for kind, _ in used} <= {"Index Scan", "Bitmap Heap Scan"}
     assert {index for kind, index in used if kind == "Index Scan"} == indexes
     assert tasks <= {("Index Scan", KEY)}
+
+
+A_RULE = rules.Rule(
+    1, 1, 1, "c", AGO, "u", AGO, rules.RuleSpec(action_name="r", execute_mode=3, target_url="video.cover")
+)  # fmt: skip
+#: what is asked of rules, with the indexes that may answer
+OF_RULES: dict[str, tuple[Use, set[str]]] = {
+    "list_live": (lambda c: rules.list_live(c, 1), {"there", "name"}),
+    "find_rule": (lambda c: rules.find_rule(c, tenant_id=1, rule_id=1), {"pkey", "there"}),
+    "find_version": (lambda c: rules.find_version(c, tenant_id=1, rule_id=1, version=1), {"version_pkey"}),
+    "list_rules": (
+        lambda c: rules.list_rules(c, tenant_id=1, wanted=rules.RuleFilter("r", 3, 1), limit=10, offset=0),
+        {"there", "name"},
+    ),
+    "parents": (lambda c: rules.parents(c, 1), {"after"}),
+    "has_followers": (lambda c: rules.has_followers(c, A_RULE), {"after"}),
+    "update_rule": (lambda c: rules.update_rule(c, A_RULE, updater="u", spec=A_RULE.spec), {"pkey", "there"}),
+    "delete_rule": (lambda c: rules.delete_rule(c, A_RULE, updater="u"), {"pkey", "there"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_RULES)
+def test_a_look_at_rules_goes_through_an_index(full_table: str, name: str) -> None:
+    use, indexes = OF_RULES[name]
+    with db.open_pool(full_table, size=1, name="tests") as pool, db.connection(pool) as conn:
+        used = ways(conn, use, "asynch_pre_action") | ways(conn, use, "asynch_pre_action_version")
+
+    assert {kind for kind, _ in used} <= {"Index Scan", "Bitmap Heap Scan"}
+    assert {index for _, index in used if index} <= {f"asynch_pre_action_{index}" for index in indexes}
+    assert used
 
 
 #: searches of the op log with the indexes that may answer

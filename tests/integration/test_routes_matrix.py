@@ -67,6 +67,7 @@ def empty(told: Any) -> bool:
 
 
 MODEL = {"baseUrl": HERE}
+RULE = {"executeMode": 3, "targetUrl": "video.cover"}
 TUS = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream", "Upload-Offset": "0"}
 
 #: THE table. A new route gets a line here: a request about a tenant's things, the status for its user and its admin,
@@ -155,13 +156,20 @@ ROUTES: dict[str, Row] = {
         lambda t: (f"/api/file/tus/{t.upload}", None), 409, 409, 404, headers=TUS
     ),
     "GET /api/file/<id:identity>": Row(bare("/api/file/1"), 404, 404, 404),
+    "POST /preAction/createPreAction": Row(lambda t: ("/preAction/createPreAction", {"actionName": t.new, **RULE}), 403, 200),
+    "PUT /preAction/updatePreAction": Row(bare("/preAction/updatePreAction", {"id": 1}), 403, 404),
+    "DELETE /preAction/deletePreAction": Row(bare("/preAction/deletePreAction?id=1"), 403, 404),
+    "GET /preAction/getPreAction": Row(bare("/preAction/getPreAction?id=1"), 403, 404),
+    "POST /preAction/listPreAction": Row(bare("/preAction/listPreAction", {}), 403, 200),
+    "POST /preAction/testPreAction": Row(bare("/preAction/testPreAction", {"file": {}}), 403, 200),
+    "POST /preAction/rollback": Row(bare("/preAction/rollback", {"id": 1, "version": 1}), 403, 404),
     "PUT /tenant/updateTenant": Row(bare("/tenant/updateTenant", {"queueLimit": 0}), 403, 200),
 }  # fmt: skip
 
 #: where an admin, and nobody else, may name another tenant
 NAMING = {
     "POST /model/listModel", "POST /task/listTask", "POST /stat/listModelStat", "POST /stat/listBizStat",
-    "POST /opLog/listOpLog", "POST /webhook/listDelivery", "PUT /tenant/updateTenant",
+    "POST /opLog/listOpLog", "POST /webhook/listDelivery", "PUT /tenant/updateTenant", "POST /preAction/listPreAction",
 }  # fmt: skip
 
 

@@ -68,7 +68,7 @@ DRIVERS = {
 
 #: What a part may know of the ones below it, where less is meant than all of them.
 NARROW = {
-    "domain": {"errors"},
+    "domain": {"errors", "units"},
     "sql": set[str](),
     "db": {"errors", "sql"},
     "store": {"db", "domain", "errors"},

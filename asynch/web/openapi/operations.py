@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from asynch.web import models, oplog, progress, services, stats, task_bodies, tenants, uploads, webhooks
+from asynch.web import models, oplog, progress, rule_bodies, services, stats, task_bodies, tenants, uploads, webhooks
 from asynch.web.bodies import Body
-from asynch.web.openapi import answers, file_answers, task_answers
+from asynch.web.openapi import answers, file_answers, rule_answers, task_answers
 
 #: what is answered: the shape of a document, or a media type, or nothing
 Shape = type[answers.Answer] | str | None
@@ -117,6 +117,15 @@ OPERATIONS: Mapping[str, Operation] = {
     "tenants.update_tenant": Operation({200: answers.TenantTold}, body=tenants.TenantChanges),
     "services.update_service": Operation({200: answers.ServiceTold}, body=services.ServiceChange),
     "services.list_service": Operation({200: answers.ServiceList}, body=services.ServiceSearch),
+    "rules.create_pre_action": Operation({200: rule_answers.RuleVersion}, body=rule_bodies.NewRule, errors=(409,)),
+    "rules.update_pre_action": Operation(
+        {200: rule_answers.RuleVersion}, body=rule_bodies.RuleChanges, errors=(404, 409)
+    ),
+    "rules.delete_pre_action": Operation({200: rule_answers.RuleId}, query=rule_bodies.WhichRule, errors=(404, 409)),
+    "rules.get_pre_action": Operation({200: rule_answers.RuleTold}, query=rule_bodies.WhichRule, errors=(404,)),
+    "rules.list_pre_action": Operation({200: rule_answers.RuleList}, body=rule_bodies.RuleSearch),
+    "rules.test_pre_action": Operation({200: rule_answers.RulesJudged}, body=rule_bodies.RuleTest, errors=(404,)),
+    "rules.rollback": Operation({200: rule_answers.RuleVersion}, body=rule_bodies.WhichVersion, errors=(404, 409)),
     "webhooks.rotate_secret": Operation({200: answers.Secret}),
     "webhooks.list_delivery": Operation({200: task_answers.DeliveryList}, body=webhooks.DeliveriesIn),
     "webhooks.redeliver": Operation({202: answers.DeliveryId}, errors=(404,)),
