@@ -531,6 +531,44 @@ CREATE TABLE IF NOT EXISTS asynch_pre_action_version (
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant_id, id, version)
 );
+-- What rules have done to files: once a file, rule and version, in the transaction that completed the file.
+CREATE TABLE IF NOT EXISTS asynch_action (
+    id           bigint NOT NULL DEFAULT asynch_new_id(),  -- also of its task, which is ~tenant_id's
+    tenant_id    bigint NOT NULL,
+    file_id      bigint NOT NULL,
+    rule_id      bigint NOT NULL,
+    version      integer NOT NULL,                     -- of the rule
+    action_name  text NOT NULL DEFAULT '',
+    execute_mode smallint NOT NULL,
+    target_url   text NOT NULL DEFAULT '',
+    status       text NOT NULL DEFAULT 'pending',      -- until its end its task knows better
+    error_msg    text NOT NULL DEFAULT '',
+    output       jsonb,
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    completed_at timestamptz,
+    PRIMARY KEY (tenant_id, id),
+    CONSTRAINT asynch_action_status CHECK (status IN ('pending', 'completed', 'failed'))
+);
+CREATE UNIQUE INDEX IF NOT EXISTS asynch_action_once ON asynch_action (tenant_id, file_id, rule_id, version);
+
+-- Each try of an action.
+CREATE TABLE IF NOT EXISTS asynch_action_log (
+    id          bigint NOT NULL DEFAULT asynch_new_id(),
+    tenant_id   bigint NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    task_id     bigint NOT NULL,
+    file_id     bigint NOT NULL,
+    rule_id     bigint NOT NULL,
+    version     integer NOT NULL,
+    action_name text NOT NULL DEFAULT '',
+    attempt     integer NOT NULL,
+    outcome     text NOT NULL,
+    seconds     double precision,
+    error_msg   text NOT NULL DEFAULT '',
+    PRIMARY KEY (tenant_id, id)
+);
+-- Forgets what is older than op_log_retention.
+CREATE INDEX IF NOT EXISTS asynch_action_log_age ON asynch_action_log USING brin (created_at);
 
 INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '4')
 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE asynch_meta.value::integer < excluded.value::integer;

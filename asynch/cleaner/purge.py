@@ -9,7 +9,7 @@ from asynch.cleaner.terms import Terms
 from asynch.domain.states import MOVES, Event, State
 from asynch.errors import StorageError
 from asynch.storage import Storage
-from asynch.store import queue, workers
+from asynch.store import actions, queue, workers
 
 #: A task that ended so has no result, but its last upload may have been killed between the store and the row.
 _UNDELIVERED = frozenset({State.FAILED, State.CANCELLED})
@@ -48,6 +48,7 @@ def _removed(storage: Storage, key: str) -> bool:
 
 
 def forget(pool: db.Pool, terms: Terms) -> int:
-    """Old idempotency keys, op log rows and hosts; returns how many."""
+    """Old idempotency keys, op log rows, tries of actions and hosts; returns how many."""
     with db.transaction(pool) as conn:
-        return workers.forget(conn, op_log_retention_s=terms.op_log_retention_s, most=terms.batch)
+        tries = actions.forget_tries(conn, retention_s=terms.op_log_retention_s, most=terms.batch)
+        return tries + workers.forget(conn, op_log_retention_s=terms.op_log_retention_s, most=terms.batch)

@@ -177,3 +177,23 @@ def _error(row: Row) -> Mapping[str, Any] | None:
 def raw(text: str | None) -> orjson.Fragment | None:
     """JSON as it was sent."""
     return None if text is None else orjson.Fragment(text)
+
+
+def file_document(storage: Storage, row: Row) -> dict[str, Any]:
+    """A file, with links that work now."""
+    cover = row["cover_key"]
+    return {
+        "identity": row["identity"],
+        "name": row["name"],
+        "ext": row["ext"],
+        "size": row["size"],
+        "stored_size": row["stored_size"],
+        "content_type": row["content_type"],
+        "sha256": row["sha256"],
+        "scene": row["scene"],
+        "tags": row["tags"],
+        "parent": None if row["parent"] is None else str(row["parent"]),
+        "url": storage.url(row["key"], filename=row["name"], content_type=row["content_type"]),
+        "cover_url": storage.url(cover, filename="cover.jpg", content_type="image/jpeg") if cover else None,
+        "created_at": row["created_at"],
+    }

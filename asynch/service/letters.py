@@ -16,7 +16,7 @@ from asynch.domain import callbacks
 from asynch.domain.principal import served_by
 from asynch.errors import ErrorCode, ExecutorError
 from asynch.secretbox import SecretBox, SecretError
-from asynch.service.documents import Documents, as_json
+from asynch.service.documents import Documents, as_json, file_document
 from asynch.store import webhooks
 
 _TIMES = ("created_at", "started_at", "finished_at", "expire_at", "updated_at", "enqueue_at")
@@ -44,10 +44,16 @@ class Letters:
         """The message of a delivery. ExecutorError when no secret of the tenant can be read. DatabaseDown."""
         told, tenant_id = orjson.loads(snapshot), served_by(system_tenant)
         row, message_id = told.get("task"), told.get("id") or message_id_of(delivery_id)
-        data = self.documents.status(_row(row)) if row else {}
+        data = self.documents.status(_row(row)) if row else self._about_file(told)
         body = as_json({"type": told["type"], "timestamp": told["timestamp"], "data": data})
         headers = callbacks.signed(self._keys(tenant_id), message_id, int(time()), body)
         return Letter(message_id, str(row["id"]) if row else "", body.decode(), headers)
+
+    def _about_file(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """What an action tells of a file; nothing where it is none."""
+        if "file" not in told:
+            return {}
+        return {"action": told["action"], "file": file_document(self.documents.storage, told["file"])}
 
     def _keys(self, tenant_id: int) -> list[str]:
         with db.connection(self.pool) as conn:

@@ -9,7 +9,8 @@ from asynch.db import Pool, Row
 from asynch.domain.principal import Principal
 from asynch.errors import Forbidden
 from asynch.service.tasks import TOTAL_CAP, Found
-from asynch.store import oplog, stats, workers
+from asynch.store import actions, oplog, stats, workers
+from asynch.store.actions import LogFilter
 from asynch.store.oplog import OpFilter
 from asynch.store.stats import StatFilter
 
@@ -35,6 +36,15 @@ class Reports:
         _expect_admin(asker)
         with db.connection(self.pool) as conn:
             rows, total = oplog.list_op_logs(
+                conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=TOTAL_CAP + 1
+            )
+        return Found(rows, min(total, TOTAL_CAP), total > TOTAL_CAP)
+
+    def tries(self, asker: Principal, tenant_id: int, wanted: LogFilter, *, limit: int, offset: int) -> Found:
+        """A page of the tries of a tenant's actions, as `op_logs`."""
+        _expect_admin(asker)
+        with db.connection(self.pool) as conn:
+            rows, total = actions.list_tries(
                 conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=TOTAL_CAP + 1
             )
         return Found(rows, min(total, TOTAL_CAP), total > TOTAL_CAP)

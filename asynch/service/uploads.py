@@ -15,8 +15,12 @@ from asynch.domain.states import Phase, State
 from asynch.domain.uploads import Status, Work, is_among, shown_name, stage_of, staged_name
 from asynch.errors import NotFound, Overloaded, TooLarge, Unsupported
 from asynch.incoming import Incoming, Reception
+from asynch.service import actions
+from asynch.service.actions import Cause
+from asynch.service.documents import file_document
 from asynch.service.lanes import ensure_lane, staged_lane, upload_lane
 from asynch.storage import Inviting, Storage
+from asynch.store import actions as action_store
 from asynch.store import files as store
 from asynch.store import news
 from asynch.store.files import FileAt, NewUpload, NewWork
@@ -131,6 +135,8 @@ class Uploads:
         )
         upload_id = str(store.insert_upload(conn, tenant_id=tenant_id, upload=upload))
         insert_op_logs(conn, caller, "uploadFile", [Operation(task_id=upload_id)])
+        cause = Cause(caller.principal.user, caller.trace_context)
+        actions.fire(conn, tenant_id=tenant_id, file_id=known.id, cause=cause)
         return Received(upload_id, str(known.id))
 
     def progress(self, tenant_id: int, upload_id: int) -> dict[str, Any]:
@@ -190,25 +196,10 @@ class Uploads:
             if row is None:
                 raise NotFound("There is no such file.")
             children = store.list_children(conn, tenant_id=tenant_id, file_id=file_id)
-        return self._document(row) | {"derived": [self._document(child) for child in children], "actions": []}
-
-    def _document(self, row: Row) -> dict[str, Any]:
-        cover = row["cover_key"]
-        return {
-            "identity": row["identity"],
-            "name": row["name"],
-            "ext": row["ext"],
-            "size": row["size"],
-            "stored_size": row["stored_size"],
-            "content_type": row["content_type"],
-            "sha256": row["sha256"],
-            "scene": row["scene"],
-            "tags": row["tags"],
-            "parent": None if row["parent"] is None else str(row["parent"]),
-            "url": self.storage.url(row["key"], filename=row["name"], content_type=row["content_type"]),
-            "cover_url": self.storage.url(cover, filename="cover.jpg", content_type="image/jpeg") if cover else None,
-            "created_at": row["created_at"],
-        }
+            acts = action_store.list_actions(conn, tenant_id=tenant_id, file_id=file_id)
+        derived = [file_document(self.storage, child) for child in children]
+        done = [actions.action_document(act) for act in acts]
+        return file_document(self.storage, row) | {"derived": derived, "actions": done}
 
 
 def have_processed(conn: Connection, tmp_host: str, caller: Caller, upload_id: int, kind: FileType, parts: int) -> None:

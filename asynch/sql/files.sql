@@ -13,9 +13,9 @@ SELECT f.* FROM asynch_file f WHERE f.tenant_id = %(tenant_id)s AND f.parent = %
 -- insert_file --
 -- No row where the tenant has this content already.
 INSERT INTO asynch_file (tenant_id, creator, updater, sha256, name, ext, content_type, size, stored_size, key, scene,
-    upload_id, tags)
+    upload_id, tags, parent)
 VALUES (%(tenant_id)s, %(creator)s, %(creator)s, %(sha256)s, %(name)s, %(ext)s, %(content_type)s, %(size)s,
-    %(stored_size)s, %(key)s, %(scene)s, %(upload_id)s, %(tags)s::text[])
+    %(stored_size)s, %(key)s, %(scene)s, %(upload_id)s, %(tags)s::text[], %(parent)s)
 ON CONFLICT (tenant_id, sha256) DO NOTHING RETURNING id, key
 
 -- draw_upload_id --
@@ -128,9 +128,9 @@ ON CONFLICT (tenant_id, model_name) WHERE deleted_at IS NULL DO NOTHING
 -- insert_work --
 -- A task of the system's own in one of its lanes.
 INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, input_ref, request_payload,
-    queue_timeout_seconds, wake_at, trace_context, upload_headers)
+    queue_timeout_seconds, enqueue_at, wake_at, trace_context, upload_headers)
 SELECT coalesce(%(id)s::bigint, asynch_new_id()), m.tenant_id, %(parent_id)s, m.lane_id, m.model_name, %(creator)s,
-       %(input_ref)s, %(payload)s, %(queue_timeout_s)s, now() + make_interval(secs => %(queue_timeout_s)s),
-       %(trace_context)s, %(upload_headers)s
+       %(input_ref)s, %(payload)s, %(queue_timeout_s)s, now() + make_interval(secs => %(delay_s)s),
+       now() + make_interval(secs => %(delay_s)s + %(queue_timeout_s)s), %(trace_context)s, %(upload_headers)s
 FROM asynch_models m WHERE m.lane_id = %(lane_id)s
 RETURNING id

@@ -320,7 +320,8 @@ WHERE t.tenant_id = %(tenant_id)s AND t.id = ANY(%(ids)s::bigint[])
 
 -- purge --
 -- PURGE: the rows of one final state whose time is over, with a word in the op log that they were; the system's own
--- go without one, and nobody's before the notice that he asked for. An upload that the cleaner failed keeps its reason.
+-- go without one, and nobody's before the notice that he asked for. An upload or action that the cleaner failed keeps its
+-- reason.
 WITH due AS MATERIALIZED (
     SELECT t.tenant_id, t.id FROM asynch_task t
     WHERE t.state = %(state)s AND t.final AND t.wake_at <= now() AND coalesce(t.expire_notice_seconds, 0) <= 0
@@ -334,6 +335,10 @@ WITH due AS MATERIALIZED (
     SELECT p.tenant_id, p.creator, 'purgeTask', p.biz_name, p.model_name, p.task_id, 1,
            jsonb_build_object('state', p.state, 'code', p.error_code)::text
     FROM purged p WHERE p.tenant_id >= 0
+), ended_actions AS (
+    UPDATE asynch_action a SET status = 'failed', error_msg = p.error_msg, completed_at = p.finished_at
+    FROM purged p
+    WHERE p.tenant_id < 0 AND a.tenant_id = ~p.tenant_id AND a.id = p.id AND a.status = 'pending'
 ), ended AS (
     UPDATE asynch_upload u
     SET status = 'failed', error_msg = p.error_msg, completed_at = p.finished_at, updated_at = now(),

@@ -46,6 +46,7 @@ class NewFile:
     scene: str
     upload_id: str
     tags: Sequence[str]
+    parent: int | None = None  #: the file that it was made from
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class NewWork:
     id: int | None = None  #: None: a new one
     parent_id: int | None = None
     queue_timeout_s: int = 86_400
+    delay_s: int = 0  #: before it is due
     trace_context: str = ""
     upload_headers: str = ""
 

@@ -17,6 +17,7 @@ from asynch import log
 from asynch.service.documents import as_json
 from asynch.web import (
     Parts,
+    actions,
     auth,
     cors,
     docs,
@@ -45,7 +46,7 @@ from asynch.web import (
 
 RESOURCES: Sequence[Blueprint] = (
     health.bp, metrics.bp, docs.bp, files.bp, models.bp, tasks.bp, progress.bp, stats.bp, oplog.bp, workers.bp,
-    tenants.bp, services.bp, streams.bp, webhooks.bp, uploads.bp, rules.bp, tus.bp, upload_page.bp,
+    tenants.bp, services.bp, streams.bp, webhooks.bp, uploads.bp, rules.bp, tus.bp, upload_page.bp, actions.bp,
 )  # fmt: skip
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")

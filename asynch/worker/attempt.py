@@ -202,7 +202,7 @@ def _ask(parts: Parts, trade: Trade, claim: Claim, order: Order, file: ResultFil
 
 
 def _end_done(parts: Parts, claim: Claim, done: Done) -> None:
-    at = parts.completer.write(outcomes.done(parts.terms, claim, done.http_status))
+    at = parts.completer.write(_with_its_mark(parts, outcomes.done(parts.terms, claim, done.http_status)))
     reach("done")
     called_s = round((at - claim.started_at).total_seconds(), 3)
     logger.info(

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from asynch.db import Connection, Row
 from asynch.domain.states import Event
 from asynch.domain.uploads import Status, staged_keys
+from asynch.service import actions
+from asynch.service.actions import Cause
 from asynch.service.lanes import COVER, UPLOAD, UPLOAD_FILM, UPLOAD_STAGED, ensure_lane, processor_lane
+from asynch.store import actions as action_store
 from asynch.store import files, news
 from asynch.store.files import FileAt, NewFile, NewWork
 from asynch.store.queue import Along, Outcome
@@ -22,6 +25,8 @@ class Registry:
 
     def mark(self, outcome: Outcome) -> Along | None:
         """What this outcome leaves elsewhere."""
+        if outcome.claim.model_name.startswith(actions.LANE):
+            return self._mark_action(outcome)
         work = outcome.claim.target.base_url.removeprefix(f"{SCHEME}:")
         is_upload = work in (UPLOAD, UPLOAD_FILM, UPLOAD_STAGED)
         match outcome.event:
@@ -52,11 +57,22 @@ class Registry:
             identity=str(found.id),
         )
         staged = _staged(upload)
+        cause = Cause(claim.creator, claim.trace_context)
+        actions.fire(conn, tenant_id=claim.owner_id, file_id=found.id, cause=cause)
         if found.key != saved.key:
             return [saved.key, *staged]
         if self.covers and saved.content_type.startswith("video/"):
             _have_cover(conn, outcome, found)
         return staged
+
+    def _mark_action(self, outcome: Outcome) -> Along | None:
+        match outcome.event:
+            case Event.DELIVER:
+                return lambda conn: _complete_action(conn, outcome)
+            case Event.FAIL | Event.GIVE_UP:
+                return lambda conn: _fail_action(conn, outcome)
+            case _:
+                return None
 
 
 def _file_of(upload: Row, outcome: Outcome) -> NewFile:
@@ -111,3 +127,66 @@ def _fail(conn: Connection, outcome: Outcome) -> list[str]:
 def _staged(upload: Row) -> list[str]:
     """What its sender has put into storage himself, of which there is a copy now, or no need."""
     return staged_keys(upload["tenant_id"], upload["id"], upload["parts"]) if upload["parts"] else []
+
+
+def _complete_action(conn: Connection, outcome: Outcome) -> list[str]:
+    """What came of an action, and the rules that waited for it; returns the object where another has its content."""
+    claim, saved = outcome.claim, outcome.saved
+    action = action_store.find_action(conn, tenant_id=claim.owner_id, action_id=claim.id)
+    if action is None:
+        return [saved.key] if saved.key else []
+    output, unneeded = None, list[str]()
+    cause = Cause(claim.creator, claim.trace_context)
+    if saved.key:
+        made = files.insert_file(conn, tenant_id=claim.owner_id, file=_derived(conn, action, outcome))
+        output = {"identity": str(made.id)}
+        unneeded = [] if made.key == saved.key else [saved.key]
+        actions.fire(conn, tenant_id=claim.owner_id, file_id=made.id, cause=cause)
+    action_store.end_action(conn, tenant_id=claim.owner_id, action_id=claim.id, status="completed", output=output)
+    _log_try(conn, outcome, "completed", "")
+    cause = Cause(claim.creator, claim.trace_context, after=action["rule_id"], output=output)
+    actions.fire(conn, tenant_id=claim.owner_id, file_id=action["file_id"], cause=cause)
+    return unneeded
+
+
+def _derived(conn: Connection, action: Row, outcome: Outcome) -> NewFile:
+    """What a processor made of a file."""
+    claim, saved = outcome.claim, outcome.saved
+    parent = files.find_file(conn, tenant_id=claim.owner_id, file_id=action["file_id"])
+    stem = parent["name"].rpartition(".")[0] or parent["name"] if parent else "file"
+    return NewFile(
+        creator=claim.creator,
+        sha256=saved.sha256,
+        name=f"{stem}.{action['target_url'].rpartition('.')[2]}.{saved.file_type}",
+        ext=saved.file_type,
+        content_type=saved.content_type,
+        size=saved.size_bytes or 0,
+        stored_size=saved.size_bytes or 0,
+        key=saved.key,
+        scene=parent["scene"] if parent else "",
+        upload_id="",
+        tags=parent["tags"] if parent else (),
+        parent=action["file_id"],
+    )
+
+
+def _fail_action(conn: Connection, outcome: Outcome) -> list[str]:
+    detail = outcome.failure.detail if outcome.failure else ""
+    claim = outcome.claim
+    if outcome.event is Event.GIVE_UP:
+        action_store.end_action(conn, tenant_id=claim.owner_id, action_id=claim.id, status="failed", error=detail)
+    _log_try(conn, outcome, "failed", detail)
+    return []
+
+
+def _log_try(conn: Connection, outcome: Outcome, word: str, error: str) -> None:
+    claim = outcome.claim
+    action_store.log_try(
+        conn,
+        tenant_id=claim.owner_id,
+        action_id=claim.id,
+        attempt=claim.call_attempt or claim.attempt,
+        outcome=word,
+        since=claim.started_at,
+        error=error,
+    )

@@ -38,7 +38,7 @@ def trades(
 ) -> Mapping[str, Trade]:
     """Every kind; `progress_url` is where the model of a claim may tell of its progress."""
     model = Trade(partial(_model_order, box, progress_url), models)
-    webhook = Trade(partial(_delivery_order, letters), webhooks)
+    webhook = Trade(partial(_delivery_order, letters), webhooks, registry.mark)
     return {
         "http": model,
         "https": model,

@@ -47,7 +47,7 @@ FLOORS: list[set[str]] = [
 DRIVERS = {
     "flask": {"web"},
     "werkzeug": {"web"},
-    "gunicorn": {"web.server"},
+    "gunicorn": {"web.server", "web.bodies"},
     "wsproto": {"web.streams"},
     "psycopg": {"db", "store"},
     "psycopg_pool": {"db"},

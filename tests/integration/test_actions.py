@@ -1,0 +1,186 @@
+"""Rules at work: what matches a complete file is done once, whoever dies; derived files, chains and deliveries."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from PIL import Image
+from standardwebhooks import Webhook
+
+from asynch import db
+from tests.live import Live, let_host_work
+from tests.receiver import Mood, Receiver
+from tests.rows import until
+from tests.task_api import Api, put_back, working
+
+
+@pytest.fixture
+def dsn(emptied_dsn: str) -> str:
+    return emptied_dsn
+
+
+@pytest.fixture(autouse=True)
+def host(live: Live) -> None:
+    let_host_work(live.parts)
+
+
+@pytest.fixture
+def picture() -> bytes:
+    made = io.BytesIO()
+    Image.effect_noise((900, 600), 60).save(made, "PNG")
+    return made.getvalue()
+
+
+def rule(api: Api, name: str, **fields: Any) -> str:
+    asked = {"actionName": name, "executeMode": 3, "targetUrl": "image.thumbnail", **fields}
+    answer = api.call("POST", "/preAction/createPreAction", asked)
+    assert answer.status_code == 200, answer.text
+    made: str = answer.json()["id"]
+    return made
+
+
+def send(api: Api, data: bytes, name: str = "a.png", **fields: str) -> dict[str, Any]:
+    form: dict[str, Any] = {key: (None, value) for key, value in fields.items()}
+    answer = api.call("POST", "/api/file/upload", files={"file": (name, data), **form})
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def completed(api: Api, sent: dict[str, Any]) -> str:
+    """The identity of what was sent."""
+    if "identity" in sent:
+        return str(sent["identity"])
+
+    def told() -> dict[str, Any]:
+        found: dict[str, Any] = api.call("GET", f"/api/file/upload/progress/{sent['task_id']}").json()
+        return found
+
+    until(lambda: told()["status"] in ("completed", "failed"), 30)
+    assert told()["status"] == "completed", told()
+    return str(told()["repository_id"])
+
+
+def file_of(api: Api, identity: str) -> dict[str, Any]:
+    found: dict[str, Any] = api.call("GET", f"/api/file/{identity}").json()
+    return found
+
+
+def acted(api: Api, identity: str, count: int) -> dict[str, Any]:
+    """The file once so many actions have ended."""
+
+    def ended() -> bool:
+        actions = file_of(api, identity)["actions"]
+        return len(actions) == count and all(a["status"] in ("completed", "failed") for a in actions)
+
+    until(ended, 40)
+    return file_of(api, identity)
+
+
+def tries(api: Api, **wanted: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = api.call("POST", "/preAction/listActionLog", wanted).json()["list"]
+    return found
+
+
+def test_a_matching_rule_makes_a_derived_file(api: Api, dsn: str, picture: bytes) -> None:
+    rule(api, "thumb", triggerCondition={"mime": "image/*"}, options={"width": 120, "height": 120})
+    rule(api, "films only", triggerCondition={"mime": "video/*"})
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+        file = acted(api, identity, 1)
+
+    (action,), (derived,) = file["actions"], file["derived"]
+    assert (action["name"], action["status"], action["output"]) == (
+        "thumb", "completed", {"identity": derived["identity"]},
+    )  # fmt: skip
+    assert derived["parent"] == identity
+    body = api.live.call("GET", derived["url"].removeprefix("http://127.0.0.1")).content
+    assert max(Image.open(io.BytesIO(body)).size) == 120
+    (logged,) = tries(api)
+    assert (logged["outcome"], logged["fileId"], logged["taskId"]) == ("completed", identity, action["task_id"])
+
+
+def test_a_rule_fires_once_a_file_and_version(api: Api, dsn: str, picture: bytes, pool: db.Pool) -> None:
+    made = rule(api, "thumb")
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+        acted(api, identity, 1)
+        assert completed(api, send(api, picture)) == identity
+        assert len(file_of(api, identity)["actions"]) == 1
+        api.call("PUT", "/preAction/updatePreAction", {"id": made, "options": {"width": 50}})
+        assert completed(api, send(api, picture)) == identity
+        file = acted(api, identity, 2)
+
+    assert [a["version"] for a in file["actions"]] == [1, 2]
+
+
+def test_a_rule_that_is_off_or_came_later_fires_nothing(api: Api, dsn: str, picture: bytes) -> None:
+    rule(api, "off", status=9)
+    rule(api, "later", delaySeconds=3600)
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+
+    (action,) = file_of(api, identity)["actions"]
+    assert (action["name"], action["status"]) == ("later", "pending")
+
+
+def test_derived_files_fire_only_rules_that_opt_in(api: Api, dsn: str, picture: bytes) -> None:
+    rule(api, "thumb", options={"width": 200})
+    rule(api, "of derived", triggerCondition={"derived": True, "name": "*thumbnail*"}, options={"width": 64})
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+        file = acted(api, identity, 1)
+        below = acted(api, file["derived"][0]["identity"], 1)
+
+    assert [a["name"] for a in below["actions"]] == ["of derived"]
+    assert below["derived"][0]["parent"] == file["derived"][0]["identity"]
+
+
+def test_a_chain_goes_on_with_its_parents_output(api: Api, dsn: str, picture: bytes, receiver: Receiver) -> None:
+    secret = api.call("POST", "/webhook/rotateSecret").json()["secret"]
+    first = rule(api, "thumb", options={"width": 80})
+    rule(api, "tell", executeMode=2, targetUrl=f"{receiver.url}/hook", after=first)
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+        file = acted(api, identity, 2)
+
+    (message,) = receiver.messages
+    told = Webhook(secret).verify(message.body, dict(message.headers))
+    assert told["type"] == "file.completed"
+    assert told["data"]["file"]["identity"] == identity
+    assert told["data"]["action"]["input"] == {"identity": file["derived"][0]["identity"]}
+
+
+def test_an_action_is_tried_as_its_strategy_says(
+    api: Api, dsn: str, picture: bytes, receiver: Receiver, pool: db.Pool
+) -> None:
+    rule(api, "tell", executeMode=2, targetUrl=f"{receiver.url}/hook", retryStrategy="2x@1s")
+    receiver.moods.append(Mood(status=500))
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+        until(lambda: len(tries(api)) == 1, 20)
+        until(lambda: put_back(pool) or len(tries(api)) == 2, 20)
+        file = acted(api, identity, 1)
+
+    assert file["actions"][0]["status"] == "completed"
+    assert [t["outcome"] for t in tries(api)] == ["completed", "failed"]
+
+
+def test_a_processor_that_cannot_leaves_its_reason(api: Api, dsn: str) -> None:
+    rule(api, "thumb")
+    with working(api.live, dsn):
+        file = acted(api, completed(api, send(api, b"only words", "a.txt")), 1)
+
+    assert file["actions"][0]["status"] == "failed"
+    assert "no picture" in file["actions"][0]["error"]
+    assert file["derived"] == []
+
+
+def test_another_tenants_rules_fire_nothing(api: Api, dsn: str, picture: bytes) -> None:
+    rule(api.of(9, "admin"), "theirs")
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+
+    assert file_of(api, identity)["actions"] == []
