@@ -116,11 +116,11 @@ def elements(
 
     found, end = source.walk(source.skip(0), member)
     source.expect_end(end)
-    unknown = [Mistake(_pointer((name,)), "unknown field") for name in found if name != array_member]
+    unknown = [Mistake(pointer((name,)), "unknown field") for name in found if name != array_member]
     items = found.get(array_member)
     if unknown or not isinstance(items, list):
         odd = "expected a list" if array_member in found else "required"
-        raise InvalidInput(unknown or [Mistake(_pointer((array_member,)), odd)])
+        raise InvalidInput(unknown or [Mistake(pointer((array_member,)), odd)])
     return items
 
 
@@ -169,7 +169,7 @@ class _Source:
         at, more = self.first_item(at, "]")
         while more:
             if len(items) == max_items:
-                raise InvalidInput([Mistake(_pointer(path), f"more than {max_items} elements")])
+                raise InvalidInput([Mistake(pointer(path), f"more than {max_items} elements")])
             where = (*path, len(items))
             take = self.take_object if self.text.startswith("{", at) else self.value
             item, at = take(at, where)
@@ -202,7 +202,7 @@ class _Source:
         """A value, or the complaint that it is nested too deep."""
         value, end = self.scan(_skim if raw else _read, at, path)
         if self.is_too_deep(at, end):
-            return TooDeep(_pointer(path), self.max_depth), end
+            return TooDeep(pointer(path), self.max_depth), end
         return (RawJson(self.text[at:end]) if raw else value), end
 
     def is_too_deep(self, at: int, end: int) -> bool:
@@ -216,7 +216,7 @@ class _Source:
         except json.JSONDecodeError as exc:
             raise BadJson(f"not JSON: {exc.msg} at character {exc.pos}") from None
         except RecursionError:
-            raise TooDeep(_pointer(path), self.max_depth) from None
+            raise TooDeep(pointer(path), self.max_depth) from None
 
     def first_item(self, at: int, close: str) -> tuple[int, bool]:
         """Past the opening bracket: where the first item begins, or (False) where the container ends."""
@@ -246,7 +246,7 @@ class _Source:
             raise BadJson(f"not JSON: Extra data at character {self.skip(at)}")
 
 
-def _pointer(path: Path) -> str:
+def pointer(path: Path) -> str:
     """RFC 6901, as a URI fragment; what UTF-8 cannot say (a lone surrogate) becomes a question mark."""
     return "#" + "".join(
         "/" + quote(str(part).replace("~", "~0").replace("/", "~1"), safe="", errors="replace") for part in path

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from asynch.db import Connection
 from asynch.domain.chains import check_chain
-from asynch.domain.rules import RetryStrategy, WrongCondition, compiled, pointer
+from asynch.domain.rawjson import pointer
+from asynch.domain.rules import RetryStrategy, WrongCondition, compiled
 from asynch.errors import InvalidInput, Mistake
 from asynch.media.processors import PROCESSORS
 from asynch.service.webhooks import Webhooks
@@ -96,7 +97,7 @@ class Checks:
             PROCESSORS[name].options.model_validate(json.loads(spec.options))
         except ValidationError as exc:
             found = exc.errors(include_url=False, include_input=False, include_context=False)
-            raise InvalidInput([Mistake(pointer("options", *e["loc"]), e["msg"]) for e in found]) from None
+            raise InvalidInput([Mistake(pointer(("options", *e["loc"])), e["msg"]) for e in found]) from None
 
 
 def _condition(spec: RuleSpec) -> Iterator[Mistake]:

@@ -13,8 +13,8 @@ from asynch.domain.rules import OPERATORS, Check, FileFacts, RetryStrategy, Wron
 
 ASCII = st.text(st.characters(codec="ascii", exclude_characters="\0"), min_size=1, max_size=20)
 TAGS = st.lists(st.sampled_from(["a", "b", "c", "d"]), min_size=1, max_size=4)
-GLOBS = st.text(st.sampled_from("ab*?/"), min_size=1, max_size=8)
-NAMES = st.text(st.sampled_from("abAB/."), max_size=12)
+GLOBS = st.text(st.sampled_from("ab*?/[]!"), min_size=1, max_size=8)
+NAMES = st.text(st.sampled_from("abAB/.[]"), max_size=12)
 FACTS = st.builds(
     FileFacts,
     name=NAMES,
