@@ -65,6 +65,8 @@ def emptied_dsn(module_dsn: str) -> str:
             "pace",
             "file",
             "upload",
+            "action",
+            "action_log",
         )
         conn.execute("; ".join(f"DELETE FROM asynch_{table}" for table in tables).encode())
     return module_dsn

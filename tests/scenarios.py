@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +13,8 @@ import requests
 
 from asynch import db
 from asynch.service import progress
-from asynch.store import files
+from asynch.store import actions, files
+from asynch.store.actions import NewAction
 from tests import rows
 from tests.integration.test_routes_matrix import HERE, OWN, RULE, TUS, Cast, Things
 from tests.task_api import Hand
@@ -95,6 +97,15 @@ def completed_upload(stage: Stage) -> requests.Response:
 
 def file_document(stage: Stage) -> requests.Response:
     return stage.call("GET", f"/api/file/{known_content(stage).json()['identity']}")
+
+
+def tried_action(stage: Stage) -> requests.Response:
+    action = NewAction(1, 2, 3, "thumb", 3, "image.thumbnail")
+    with db.transaction(stage.hand.pool) as conn:
+        made = actions.insert_action(conn, tenant_id=OWN, action=action) or 0
+        now = datetime.now(UTC)
+        actions.log_try(conn, tenant_id=OWN, action_id=made, attempt=1, outcome="completed", since=now, error="")
+    return stage.call("POST", "/preAction/listActionLog", {})
 
 
 def invited(stage: Stage) -> tuple[str, requests.Response]:
@@ -190,6 +201,7 @@ def listed_rules(stage: Stage) -> requests.Response:
 SCENARIOS: Mapping[tuple[str, int], Scenario] = {
     ("health.readyz", 200): ready,
     ("docs.openapi", 304): known_document,
+    ("actions.list_action_log", 200): tried_action,
     ("upload_page.asset", 304): known_asset,
     ("files.get_file", 200): lambda stage: stage.done().file(),
     ("files.get_file", 206): lambda stage: stage.done().file(Range="bytes=0-3"),

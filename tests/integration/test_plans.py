@@ -20,9 +20,10 @@ from asynch import db
 from asynch.db import Row
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import Phase, State
-from asynch.store import files, oplog, queue, rules, sealed, stats, survey, webhooks, workers
+from asynch.store import actions, files, oplog, queue, rules, sealed, stats, survey, webhooks, workers
 from asynch.store import models as model_store
 from asynch.store import tasks as store
+from asynch.store.actions import LogFilter, NewAction
 from asynch.store.oplog import OpFilter
 from asynch.store.progress import Note, find_call, write_progress
 from asynch.store.queue import Claim, Saved, Target
@@ -68,6 +69,10 @@ SELECT n, n % 10, md5(n::text), n, n, 'k' || n, CASE WHEN n % 5 = 0 THEN n - 10 
 INSERT INTO asynch_upload (id, tenant_id, "user", status)
 SELECT n, n % 10, 'u' || n % 100, CASE WHEN n % 50 = 0 THEN 'received' ELSE 'completed' END
 FROM generate_series(1, {ROWS} / 2) AS n;
+INSERT INTO asynch_action (id, tenant_id, file_id, rule_id, version, execute_mode)
+SELECT n, n % 10, n / 3, n % 3, 1, 3 FROM generate_series(1, {ROWS} / 2) AS n ON CONFLICT DO NOTHING;
+INSERT INTO asynch_action_log (id, tenant_id, task_id, file_id, rule_id, version, attempt, outcome)
+SELECT n, n % 10, n, n, n, 1, 1, 'completed' FROM generate_series(1, {ROWS} / 2) AS n;
 INSERT INTO asynch_pre_action (id, tenant_id, action_name, execute_mode, target_url, status, after_id, deleted_at)
 SELECT n, n % 10, 'r' || n, 3, 'video.cover', CASE WHEN n % 7 = 0 THEN 9 ELSE 1 END, CASE WHEN n % 50 = 0 THEN n - 10 END,
        CASE WHEN n % 3 = 0 THEN now() END
@@ -324,6 +329,22 @@ OF_FILES: dict[str, tuple[str, Use, set[str]]] = {
     "list_uploads": (
         "upload", lambda c: files.list_uploads(c, tenant_id=1, user="u1", limit=10, offset=0, cap=100),
         {"asynch_upload_user"},
+    ),
+}  # fmt: skip
+
+
+OF_FILES |= {
+    "insert_action": (
+        "action", lambda c: actions.insert_action(c, tenant_id=1, action=NewAction(1, 2, 3, "", 3, "")), set(),
+    ),
+    "find_action": ("action", lambda c: actions.find_action(c, tenant_id=1, action_id=1), {"asynch_action_pkey"}),
+    "list_actions": ("action", lambda c: actions.list_actions(c, tenant_id=1, file_id=1), {"asynch_action_once"}),
+    "end_action": (
+        "action", lambda c: actions.end_action(c, tenant_id=1, action_id=1, status="failed"), {"asynch_action_pkey"},
+    ),
+    "list_tries": (
+        "action_log", lambda c: actions.list_tries(c, tenant_id=1, wanted=LogFilter(), limit=10, offset=0, cap=100),
+        {"asynch_action_log_pkey"},
     ),
 }  # fmt: skip
 

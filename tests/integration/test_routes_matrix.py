@@ -111,6 +111,7 @@ ROUTES: dict[str, Row] = {
     "POST /task/retryBatch": Row(lambda t: ("/task/retryBatch", {"taskIds": [t.task]}), 200, 200, 200, empty),
     "POST /stat/listModelStat": Row(lambda t: ("/stat/listModelStat", {"modelName": t.name}), 200, 200, 200, empty),
     "POST /stat/listBizStat": Row(lambda t: ("/stat/listBizStat", {"bizName": t.name}), 200, 200, 200, empty),
+    "POST /preAction/listActionLog": Row(bare("/preAction/listActionLog", {}), 403, 200),
     "POST /opLog/listOpLog": Row(bare("/opLog/listOpLog", {}), 403, 200),
     "GET /worker/listWorker": Row(bare("/worker/listWorker"), 403, 200),
     "GET /tenant/getTenant": Row(bare("/tenant/getTenant"), 403, 200),
@@ -169,7 +170,7 @@ ROUTES: dict[str, Row] = {
 #: where an admin, and nobody else, may name another tenant
 NAMING = {
     "POST /model/listModel", "POST /task/listTask", "POST /stat/listModelStat", "POST /stat/listBizStat",
-    "POST /opLog/listOpLog", "POST /webhook/listDelivery", "PUT /tenant/updateTenant", "POST /preAction/listPreAction",
+    "POST /preAction/listActionLog", "POST /opLog/listOpLog", "POST /webhook/listDelivery", "PUT /tenant/updateTenant", "POST /preAction/listPreAction",
 }  # fmt: skip
 
 

@@ -35,7 +35,7 @@ TABLES = {
     "asynch_breaker",
     "asynch_webhook_key",
     "asynch_file", "asynch_upload",
-    "asynch_pre_action", "asynch_pre_action_version",
+    "asynch_pre_action", "asynch_pre_action_version", "asynch_action", "asynch_action_log",
 }  # fmt: skip
 #: every column that the model-asynch schema has, as the contract lists them
 COLUMNS = {

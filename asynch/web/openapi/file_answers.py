@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 
 from asynch.domain.uploads import Status
 from asynch.web.bodies import Body, Text
-from asynch.web.openapi.answers import Answer, IdText, Time, Url, without_default, without_null
+from asynch.web.openapi.answers import Answer, Anything, IdText, Time, Url, without_default, without_null
 from asynch.web.uploads import SHA256, Word
 
 #: words with commas between them: at most 64 of at most 64 characters
@@ -127,8 +127,24 @@ class FileTold(_Told):
     created_at: Time
 
 
+class ActionTold(_Told):
+    """What a rule does, or did, with the file."""
+
+    task_id: IdText
+    rule: IdText
+    version: int
+    name: str
+    mode: Literal[1, 2, 3]
+    target: str
+    status: Literal["pending", "processing", "completed", "failed"]
+    output: Anything
+    error: str
+    created_at: Time
+    completed_at: Time | None
+
+
 class FileAlone(FileTold):
     """A stored file, what was made of it, and what was done with it."""
 
     derived: list[FileTold]
-    actions: list[dict[str, Any]]
+    actions: list[ActionTold]

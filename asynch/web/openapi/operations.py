@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from asynch.web import models, oplog, progress, rule_bodies, services, stats, task_bodies, tenants, uploads, webhooks
+from asynch.web import (
+    actions,
+    models,
+    oplog,
+    progress,
+    rule_bodies,
+    services,
+    stats,
+    task_bodies,
+    tenants,
+    uploads,
+    webhooks,
+)
 from asynch.web.bodies import Body
 from asynch.web.openapi import answers, file_answers, rule_answers, task_answers
 
@@ -111,6 +123,7 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "stats.list_model_stat": Operation({200: answers.ModelDays}, body=stats.ModelDaysIn),
     "stats.list_biz_stat": Operation({200: answers.BizDays}, body=stats.BizDaysIn),
+    "actions.list_action_log": Operation({200: rule_answers.TryList}, body=actions.ActionLogSearch),
     "oplog.list_op_log": Operation({200: answers.OpList}, body=oplog.OpSearch),
     "workers.list_worker": Operation({200: answers.WorkerList}),
     "tenants.get_tenant": Operation({200: answers.TenantTold}, query=tenants.WhichTenant),

@@ -77,3 +77,27 @@ class RulesJudged(Answer):
     """What each rule says to a file."""
 
     list: list[RuleJudged]
+
+
+class TryTold(Answer):
+    """One try of an action."""
+
+    id: IdText
+    created_at: Time
+    task_id: IdText
+    file_id: IdText
+    rule_id: IdText
+    version: int
+    action_name: str
+    attempt: int
+    outcome: Literal["completed", "failed"]
+    seconds: float | None
+    error_msg: str
+
+
+class TryList(Answer):
+    """A page of tries."""
+
+    list: list[TryTold]
+    total: int
+    total_capped: bool
