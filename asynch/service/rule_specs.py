@@ -97,7 +97,9 @@ class Checks:
             PROCESSORS[name].options.model_validate(json.loads(spec.options))
         except ValidationError as exc:
             found = exc.errors(include_url=False, include_input=False, include_context=False)
-            raise InvalidInput([Mistake(pointer(("options", *e["loc"])), e["msg"]) for e in found]) from None
+            raise InvalidInput(
+                [Mistake(pointer(("options", *e["loc"])), e["msg"].removeprefix("Value error, ")) for e in found]
+            ) from None
 
 
 def _condition(spec: RuleSpec) -> Iterator[Mistake]:

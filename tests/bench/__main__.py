@@ -31,6 +31,7 @@ from tests.bench import (
     peers,
     pickup,
     purge,
+    rules,
     snapshot,
     streams,
     uploads,
@@ -54,6 +55,7 @@ ROWS: dict[str, Callable[[Bench], list[Figure]]] = {
     "streams": streams.run,
     "uploads": uploads.run,
     "covers": covers.run,
+    "rules": rules.run,
     "peers": peers.run,
 }
 

@@ -35,6 +35,11 @@ _MODEL = (
     Link("models.delete_model", {"id": _ID}),
     Link("models.test_model", body={"id": _ID}),
 )
+_RULE = (
+    Link("rules.get_pre_action", {"id": _ID}),
+    Link("rules.update_pre_action", body={"id": _ID}),
+    Link("rules.rollback", body={"id": _ID, "version": "$response.body#/version"}),
+)
 
 LINKS: Mapping[str, tuple[Link, ...]] = {
     "models.create_model": (*_MODEL, Link("tasks.create_task", body={"modelName": "$request.body#/modelName"})),
@@ -56,6 +61,12 @@ LINKS: Mapping[str, tuple[Link, ...]] = {
     "uploads.presign": (Link("uploads.confirm", body={"file_name": "$response.body#/file_name"}),),
     "uploads.confirm": _of_upload("$response.body#/task_id"),
     "uploads.file_document": (Link("uploads.file_document", {"identity": "$response.body#/identity"}),),
+    "rules.create_pre_action": _RULE,
+    "rules.update_pre_action": _RULE,
+    "rules.get_pre_action": _RULE,
+    "rules.list_pre_action": (Link("rules.get_pre_action", {"id": _FIRST_ID}),),
+    "rules.test_pre_action": (Link("rules.get_pre_action", {"id": _FIRST_ID}),),
+    "rules.rollback": _RULE,
     "webhooks.list_delivery": (Link("webhooks.redeliver", {"deliveryId": _FIRST_ID}),),
     "webhooks.redeliver": (Link("webhooks.redeliver", {"deliveryId": _ID}),),
     "webhooks.test_delivery": (Link("webhooks.redeliver", {"deliveryId": _ID}),),
