@@ -46,8 +46,9 @@ class Sent:
         """Whether nothing will happen to it by itself, and a film has its cover."""
         if self.stage.get("status") == "failed":
             raise Refused(f"{self.path.name}: {self.stage.get('error')}")
-        has_all = not self.file.get("content_type", "").startswith("video/") or self.file.get("cover_url")
-        return bool(self.file and has_all)
+        has_cover = not self.file.get("content_type", "").startswith("video/") or self.file.get("cover_url")
+        has_acted = all(action["status"] == "completed" for action in self.file.get("actions", ()))
+        return bool(self.file and has_cover and has_acted)
 
 
 def run(base_url: str, work: Path, out_dir: Path, console: Console) -> int:
@@ -55,6 +56,13 @@ def run(base_url: str, work: Path, out_dir: Path, console: Console) -> int:
     try:
         door, began = Door(base_url), monotonic()
         film, picture, card = _made(work)
+        door.make_rule(
+            actionName="thumbnail",
+            executeMode=3,
+            targetUrl="image.thumbnail",
+            triggerCondition={"mime": "image/*"},
+            options={"width": 320, "height": 320},
+        )
         sent = [
             Sent(picture, "as a form", door.send_form(picture)["task_id"]),
             Sent(film, "in pieces, cut once", _in_pieces(door, film)),
@@ -123,7 +131,7 @@ def _look(door: Door, sent: Sent) -> None:
 
 
 def _told(sent: Sent) -> str:
-    return "waits for its cover" if sent.file and not sent.is_final else str(sent.stage["status"])
+    return "waits for cover and thumbnail" if sent.file and not sent.is_final else str(sent.stage["status"])
 
 
 def _table(sent: Sequence[Sent]) -> Table:
@@ -139,12 +147,14 @@ def _table(sent: Sequence[Sent]) -> Table:
 
 
 def _fetched(door: Door, sent: Sequence[Sent], out_dir: Path) -> list[str]:
-    """Download what is stored, and covers; the names."""
+    """Download what is stored, covers and thumbnails; the names."""
     names = []
     for s in sent:
         links = {s.path.name: s.file["url"]}
         if s.file["cover_url"]:
             links[f"{s.path.stem}-cover.jpg"] = s.file["cover_url"]
+        for derived in s.file["derived"]:
+            links[f"{s.path.stem}-thumbnail.{derived['ext']}"] = derived["url"]
         for name, url in links.items():
             door.download(url, out_dir / name)
             names.append(name)

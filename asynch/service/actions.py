@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import orjson
 
 from asynch.db import Connection, Row
-from asynch.domain.rules import FileFacts, RetryStrategy
+from asynch.domain.rules import RetryStrategy
 from asynch.domain.states import State
 from asynch.service.lanes import ensure_lane
-from asynch.service.rules import matching
+from asynch.service.rules import facts_of, matching
 from asynch.store import actions as store
 from asynch.store import files, news, rules
 from asynch.store.actions import NewAction
@@ -49,20 +49,6 @@ def fire(conn: Connection, *, tenant_id: int, file_id: int, cause: Cause) -> int
         return 0
     fired = [rule for rule in matching(live, facts_of(file), file["identity"]) if _insert(conn, file, rule, cause)]
     return len(fired)
-
-
-def facts_of(file: Row) -> FileFacts:
-    """What conditions look at."""
-    return FileFacts(
-        name=file["name"],
-        ext=file["ext"],
-        content_type=file["content_type"],
-        size=file["size"],
-        tags=frozenset(file["tags"]),
-        scene=file["scene"],
-        upload_id=file["upload_id"],
-        is_derived=file["parent"] is not None,
-    )
 
 
 def _insert(conn: Connection, file: Row, rule: Rule, cause: Cause) -> bool:

@@ -28,7 +28,7 @@ def test_the_demo_leaves_its_files_and_nothing_that_runs(tmp_path: Path) -> None
     with wave.open(str(sounds[0])) as sound:
         assert sound.getnframes() > 0
     assert {p.name for p in made.iterdir() if p.suffix != ".wav"} == {
-        "film.mp4", "film-cover.jpg", "picture.jpg", "card.png",
+        "film.mp4", "film-cover.jpg", "picture.jpg", "card.png", "picture-thumbnail.jpg", "card-thumbnail.jpg",
     }  # fmt: skip
     with Image.open(made / "film-cover.jpg") as cover:
         assert cover.size == (854, 480)
