@@ -6,7 +6,6 @@ Knows no tenant's limits and no database: who writes a file asks for it, who kee
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import re
 import time
@@ -16,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from asynch.domain.filetype import HEAD_BYTES
-from asynch.errors import TmpUnavailable, UserError
+from asynch.errors import UserError
 from asynch.partial import Partial
+from asynch.written import WrittenFile, disk, sync_directory
 
 _HOST_FILE = ".host-id"
 _DIRECTORY = ".incoming"  # with a dot: it is no result, and does not count as one
@@ -47,79 +46,37 @@ def read_host_id(tmp_dir: Path) -> str:
     return host_id
 
 
-class Reception:
-    """One file as it is received: counts, hashes and keeps the head of what passes; gone at the end unless it is kept.
+class Reception(WrittenFile):
+    """One file as it is received; gone at the end unless it is kept.
 
     It is locked while it is written, so that nobody takes it for a left-over, however slow its sender is.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises TmpUnavailable."""
-        self.size_bytes = 0
-        self.head = b""
-        self._path = path
-        self._sha256 = hashlib.sha256()
+        super().__init__(path, os.O_EXCL)
         self._kept = False
         self._unsynced = 0
-        try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-        except OSError as exc:
-            raise TmpUnavailable(f"cannot create a file in tmp_dir: {exc.strerror}") from exc
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
 
     def write(self, data: bytes) -> int:
         """Write all of `data`; raises TmpUnavailable."""
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
-        except OSError as exc:
-            raise TmpUnavailable(f"cannot write to tmp_dir: {exc.strerror}") from exc
-        self._sha256.update(data)
-        if len(self.head) < HEAD_BYTES:
-            self.head += data[: HEAD_BYTES - len(self.head)]
-        self.size_bytes += len(data)
-        self._unsynced += len(data)
+        self._unsynced += super().write(data)
         if self._unsynced >= SYNC_EVERY_BYTES:
             self._unsynced = 0
-            self._sync_data()
+            with disk("sync to"):
+                os.fdatasync(self._fd)
         return len(data)
 
-    def _sync_data(self) -> None:
-        try:
-            os.fdatasync(self._fd)
-        except OSError as exc:
-            raise TmpUnavailable(f"cannot sync to tmp_dir: {exc.strerror}") from exc
-
-    @property
-    def sha256(self) -> str:
-        """Of what was written so far, hex."""
-        return self._sha256.hexdigest()
-
     def sync(self) -> None:
-        """Return when the file survives a crash of the machine; raises TmpUnavailable."""
-        try:
-            os.fsync(self._fd)
-            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-        except OSError as exc:
-            raise TmpUnavailable(f"cannot sync to tmp_dir: {exc.strerror}") from exc
-
-    @property
-    def path(self) -> Path:
-        """Where it is."""
-        return self._path
+        """Return when the file survives a crash of the machine, with its name; raises TmpUnavailable."""
+        super().sync()
+        with disk("sync to"):
+            sync_directory(self.path.parent)
 
     def keep(self, name: str) -> None:
         """Give the file a name that somebody remembers, before that is committed: without him it is a left-over."""
-        try:
-            self._path.rename(self._path.with_name(name))
-        except OSError as exc:
-            raise TmpUnavailable(f"cannot rename a file in tmp_dir: {exc.strerror}") from exc
-        self._path = self._path.with_name(name)
+        with disk("rename a file in"):
+            self.path = self.path.rename(self.path.with_name(name))
 
     def kept(self) -> None:
         """It is committed: the file stays."""
@@ -131,7 +88,7 @@ class Reception:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         if not self._kept:
             with suppress(OSError):
-                self._path.unlink()
+                self.path.unlink()
         os.close(self._fd)
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO
 
 from asynch.domain.filetype import FileType, sniff_file
-from asynch.errors import AsynchError, TmpUnavailable
+from asynch.errors import AsynchError
+from asynch.written import disk, sync_directory
 
 _PIECE_BYTES = 1 << 20
 #: So much at most is left to the sync before the answer, however large a piece is.
@@ -46,11 +47,9 @@ class Partial:
 
     def create(self) -> None:
         """Make it, empty; raises TmpUnavailable."""
-        try:
+        with disk("create a file in"):
             os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            _sync(self.path.parent)
-        except OSError as exc:
-            raise TmpUnavailable(f"cannot create a file in tmp_dir: {exc.strerror}") from exc
+            sync_directory(self.path.parent)
 
     @property
     def offset(self) -> int:
@@ -100,10 +99,8 @@ class Partial:
     def _begin_turn(self) -> bytes:
         """A name for this turn, under the lock; the next one takes its place."""
         turn = uuid.uuid4().bytes
-        try:
+        with disk("write to"):
             self._turn.write_bytes(turn)
-        except OSError as exc:
-            raise TmpUnavailable(f"cannot write to tmp_dir: {exc.strerror}") from exc
         return turn
 
     def _write(self, fd: int, turn: bytes, piece: bytes) -> None:
@@ -113,12 +110,10 @@ class Partial:
                     raise TurnOver("another request has taken the file over")
             except FileNotFoundError as exc:
                 raise TurnOver("the file was given up") from exc
-            try:
+            with disk("write to"):
                 view = memoryview(piece)
                 while view:
                     view = view[os.write(fd, view) :]
-            except OSError as exc:
-                raise TmpUnavailable(f"cannot write to tmp_dir: {exc.strerror}") from exc
 
     def remove(self) -> None:
         """Remove it, whoever writes; one that is gone is fine."""
@@ -141,10 +136,8 @@ def spooled(directory: Path, pieces: Iterable[bytes], algorithm: str) -> tuple[b
     The copy has no name, and goes with the one who closes it or dies. TmpUnavailable.
     """
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    try:
+    with disk("create a file in"):
         copy = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - the caller closes it
-    except OSError as exc:
-        raise TmpUnavailable(f"cannot create a file in tmp_dir: {exc.strerror}") from exc
     try:
         for piece in pieces:
             digest.update(piece)
@@ -163,10 +156,8 @@ def pieces_of(copy: IO[bytes]) -> Iterator[bytes]:
 
 
 def _keep(copy: IO[bytes], piece: bytes) -> None:
-    try:
+    with disk("write to"):
         copy.write(piece)
-    except OSError as exc:
-        raise TmpUnavailable(f"cannot write to tmp_dir: {exc.strerror}") from exc
 
 
 @contextmanager
@@ -179,15 +170,5 @@ def _locked(fd: int) -> Iterator[None]:
 
 
 def _sync_fd(fd: int) -> None:
-    try:
+    with disk("sync to"):
         os.fsync(fd)
-    except OSError as exc:
-        raise TmpUnavailable(f"cannot sync to tmp_dir: {exc.strerror}") from exc
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -139,7 +139,7 @@ class Resumable:
         tenant_id = caller.principal.tenant_id
         with db.connection(self._pool) as conn:
             row = store.find_upload(conn, tenant_id=tenant_id, upload_id=upload_id)
-        if row is None:
+        if row is None or (row["parts"] and row["status"] == Status.PENDING):  # the bytes of that one go elsewhere
             raise NotFound("There is no such upload.")
         status = Status(row["status"])
         if status is Status.FAILED:

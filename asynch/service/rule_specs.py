@@ -78,7 +78,9 @@ class Checks:
         if spec.options != "{}":
             raise InvalidInput([Mistake("#/options", "only executeMode 3 has options")])
         if spec.execute_mode == WEBHOOK:
-            return replace(spec, target_url=self.webhooks.check(spec.target_url, "#/targetUrl"))
+            target = self.webhooks.check(spec.target_url, "#/targetUrl")
+            self.webhooks.ensure_secret(self.conn, self.tenant_id)
+            return replace(spec, target_url=target)
         if not _TOPIC.fullmatch(spec.target_url):
             raise InvalidInput([Mistake("#/targetUrl", "expected a topic: 1 to 128 letters, digits, dots, _ or -")])
         return spec

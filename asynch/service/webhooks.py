@@ -77,8 +77,12 @@ class Webhooks:
         targets = {name: _target(name) for name in added}
         store.insert_receivers(conn, tenant_id=system, base_urls=targets)
         tenants.ensure_tenant(conn, system)
-        store.insert_key(conn, tenant_id=tenant_id, creator="", secret=self._sealed(tenant_id, callbacks.new_secret()))
+        self.ensure_secret(conn, tenant_id)
         return store.find_lanes(conn, tenant_id=system, names=list(targets))
+
+    def ensure_secret(self, conn: Connection, tenant_id: int) -> None:
+        """Give a tenant a secret to sign with, unless it has one."""
+        store.insert_key(conn, tenant_id=tenant_id, creator="", secret=self._sealed(tenant_id, callbacks.new_secret()))
 
     def rotate_secret(self, caller: Caller) -> Secret:
         """A new secret; messages are signed with it and with the former one as long as that is valid."""

@@ -31,7 +31,7 @@ from asynch.secretbox import SecretBox, SecretError
 from asynch.spans import Tracer
 from asynch.storage import Storage
 from asynch.store.queue import Claim, Outcome, Saved
-from asynch.worker import outcomes, traces
+from asynch.worker import journal, outcomes, traces
 from asynch.worker.completer import Completer
 from asynch.worker.points import reach
 from asynch.worker.running import Run
@@ -87,7 +87,7 @@ def run_call(
             _end_done(parts, run.claim, result)
             result = None
     except (StaleClaim, SessionLost) as exc:
-        _log_void(run.claim, exc)
+        journal.void(run.claim, exc)
         result = None
     if result is None:
         then(None)
@@ -119,7 +119,7 @@ def _after_save(
         parts.tmp.worked()
         saved = replace(claim, phase=Phase.UPLOAD, saved=result, claimed_at=since, payload=None, poll_url="")
     except (StaleClaim, SessionLost) as exc:
-        _log_void(claim, exc)
+        journal.void(claim, exc)
     except Exception as exc:
         parts.aside(claim, partial(_raise, exc))
     finally:
@@ -128,11 +128,6 @@ def _after_save(
 
 def _raise(exc: Exception) -> None:
     raise exc
-
-
-def _log_void(claim: Claim, exc: Exception) -> None:
-    what = "attempt is void" if claim.phase is Phase.CALL else "upload is void"
-    logger.warning(what, extra={"task_id": claim.task_id, "error": str(exc)})
 
 
 def call_or_settle(parts: Parts, run: Run) -> Saved | Working | Done | None:
@@ -204,16 +199,7 @@ def _ask(parts: Parts, trade: Trade, claim: Claim, order: Order, file: ResultFil
 def _end_done(parts: Parts, claim: Claim, done: Done) -> None:
     at = parts.completer.write(_with_its_mark(parts, outcomes.done(parts.terms, claim, done.http_status)))
     reach("done")
-    called_s = round((at - claim.started_at).total_seconds(), 3)
-    logger.info(
-        "done",
-        extra={
-            "task_id": claim.task_id,
-            "attempt": claim.attempt,
-            "waited_s": round(claim.waited_s, 3),
-            "called_s": called_s,
-        },
-    )
+    journal.done(claim, at)
 
 
 def _end_cut(parts: Parts, claim: Claim, cut: CallCut, address: str = "") -> None:
@@ -238,16 +224,7 @@ def fail(parts: Parts, claim: Claim, error: ExecutorError) -> None:
     parts.completer.write(_with_its_mark(parts, outcome))
     reach("failed")
     _drop_tmp(parts, claim)
-    logger.info(
-        "attempt failed",
-        extra={
-            "task_id": claim.task_id,
-            "attempt": claim.attempt,
-            "waited_s": round(claim.waited_s, 3),
-            "code": error.code.value,
-            "event": outcome.event.value,
-        },
-    )
+    journal.failed(claim, outcome)
 
 
 def _with_its_mark(parts: Parts, outcome: Outcome) -> Outcome:
@@ -272,7 +249,7 @@ def leave_to_the_queue(parts: Parts, claim: Claim, why: str, then: Callable[[], 
             reach("released")
             _after_release(parts, claim, why)
         except (StaleClaim, SessionLost) as exc:
-            _log_void(claim, exc)
+            journal.void(claim, exc)
         except Exception as exc:
             parts.aside(claim, partial(_raise, exc))
         finally:
@@ -335,7 +312,7 @@ def _after_delivery(
         reach("delivered")
         parts.tmp.remove(claim.saved.tmp_file)
         reach("tmp_removed")
-        _log_delivered(claim, at)
+        journal.delivered(claim, at)
     except (StaleClaim, SessionLost) as exc:
         parts.aside(claim, partial(_end_void_upload, parts, claim, address, exc))
     except Exception as exc:
@@ -345,7 +322,7 @@ def _after_delivery(
 
 
 def _end_void_upload(parts: Parts, claim: Claim, address: str, exc: Exception) -> None:
-    _log_void(claim, exc)
+    journal.void(claim, exc)
     _drop_object(parts, claim, address)
 
 
@@ -397,17 +374,3 @@ def _drop_object(parts: Parts, claim: Claim, address: str) -> None:
     except (DatabaseDown, StorageError) as exc:
         metrics.STORAGE_ERRORS.labels("delete").inc(isinstance(exc, StorageError))
         logger.warning("an object may be left behind", extra={"task_id": claim.task_id, "error": str(exc)})
-
-
-def _log_delivered(claim: Claim, at: datetime) -> None:
-    logger.info(
-        "delivered",
-        extra={
-            "task_id": claim.task_id,
-            "attempt": claim.attempt,
-            "waited_s": round(claim.waited_s, 3),
-            "called_s": round((claim.claimed_at - claim.started_at).total_seconds(), 3),
-            "stored_s": round((at - claim.claimed_at).total_seconds(), 3),
-            "bytes": claim.saved.size_bytes,
-        },
-    )

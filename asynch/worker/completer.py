@@ -97,16 +97,16 @@ class Completer:
     def _write(self, batch: list[tuple[Outcome, Future[datetime]]]) -> None:
         try:
             written = self._settle([outcome for outcome, _ in batch])
-        except db.Error as exc:
+        except SessionLost as exc:
+            for _, answer in batch:
+                answer.set_exception(exc)
+            return
+        except Exception as exc:  # of one outcome, and no other's
             if len(batch) > 1:  # one row that Postgres cannot take must not fail the others
                 for single in batch:
                     self._write([single])
                 return
             batch[0][1].set_exception(exc)
-            return
-        except SessionLost as exc:
-            for _, answer in batch:
-                answer.set_exception(exc)
             return
         for outcome, answer in batch:
             settled = written.get((outcome.claim.id, outcome.claim.attempt))

@@ -43,7 +43,7 @@ from asynch.worker.trades import trades
 
 logger = logging.getLogger(__name__)
 
-_SWEEP_S = 30.0
+_SWEEP_S = 10.0
 #: A directory in trouble is swept this often: what a dead process left may be all that fills it.
 _SWEEP_SOON_S = 5.0
 #: How long threads may take to notice a cut; after that their tasks are left to the rescue.

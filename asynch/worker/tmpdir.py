@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -15,51 +14,26 @@ from typing import BinaryIO, cast
 
 from asynch.errors import TmpUnavailable, UserError
 from asynch.incoming import read_host_id
+from asynch.written import WrittenFile, disk
 
-#: Enough of a result to tell its type by content.
-HEAD_BYTES = 64 * 1024
 _PIECE_BYTES = 1 << 20
 _RESULT_NAME = re.compile(r"(-?[0-9]{1,19})_([0-9]{1,19})_([0-9]{1,10})")
 _SCRATCH = ".scratch"  # with a dot: its directories are no results
 _BLOCK_MAX_S = 60.0
 
 
-class ResultFile:
-    """A result being written: counts, hashes and keeps the head of what passes. Raises TmpUnavailable."""
+class ResultFile(WrittenFile):
+    """A result being written. Raises TmpUnavailable."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.size_bytes = 0
-        self.head = b""
-        self._sha256 = hashlib.sha256()
-        try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            raise TmpUnavailable(f"cannot create a file in tmp_dir: {exc.strerror}") from exc
-
-    def write(self, data: bytes) -> int:
-        """Write all of `data`."""
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
-        except OSError as exc:
-            raise TmpUnavailable(f"cannot write to tmp_dir: {exc.strerror}") from exc
-        self._note(data)
-        return len(data)
-
-    def _note(self, data: bytes) -> None:
-        self._sha256.update(data)
-        if len(self.head) < HEAD_BYTES:
-            self.head += data[: HEAD_BYTES - len(self.head)]
-        self.size_bytes += len(data)
+        super().__init__(path, os.O_TRUNC)
 
     def adopt(self, path: Path, check: Callable[[], None]) -> None:
         """Have the content of the file at `path`, on the same disk, which stays where it is and as it is.
 
         `check` is called between the pieces that are read for the hash; what it raises passes through.
         """
-        try:
+        with disk("take over a file in"):
             self.path.unlink()
             os.link(path, self.path)
             os.close(self._fd)
@@ -67,20 +41,6 @@ class ResultFile:
             while piece := os.read(self._fd, _PIECE_BYTES):
                 check()
                 self._note(piece)
-        except OSError as exc:
-            raise TmpUnavailable(f"cannot take over a file in tmp_dir: {exc.strerror}") from exc
-
-    def sync(self) -> None:
-        """Return when the bytes survive a crash of the machine."""
-        try:
-            os.fsync(self._fd)
-        except OSError as exc:
-            raise TmpUnavailable(f"cannot sync to tmp_dir: {exc.strerror}") from exc
-
-    @property
-    def sha256(self) -> str:
-        """Of what was written so far, hex."""
-        return self._sha256.hexdigest()
 
     def as_binary(self) -> BinaryIO:
         """The part of it that an executor needs."""

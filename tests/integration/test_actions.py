@@ -153,6 +153,17 @@ def test_a_chain_goes_on_with_its_parents_output(api: Api, dsn: str, picture: by
     assert told["data"]["action"]["input"] == {"identity": file["derived"][0]["identity"]}
 
 
+def test_what_is_delivered_is_signed_without_anybody_asking(
+    api: Api, dsn: str, picture: bytes, receiver: Receiver, pool: db.Pool
+) -> None:
+    rule(api, "tell", executeMode=2, targetUrl=f"{receiver.url}/hook")
+    with working(api.live, dsn):
+        acted(api, completed(api, send(api, picture)), 1)
+
+    (message,) = receiver.messages
+    assert message.headers["webhook-signature"].startswith("v1,")
+
+
 def test_an_action_is_tried_as_its_strategy_says(
     api: Api, dsn: str, picture: bytes, receiver: Receiver, pool: db.Pool
 ) -> None:

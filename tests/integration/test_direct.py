@@ -172,6 +172,13 @@ def test_another_tenants_upload_is_not_there(shop: Shop) -> None:
     assert problem(confirm(api, "../direct/1")) == (404, "not_found")
 
 
+def test_an_invited_upload_takes_no_pieces(api: Api) -> None:
+    upload_id = presign(api).json()["file_name"].rpartition("/")[2]
+    answer = api.call("HEAD", f"/api/file/tus/{upload_id}", headers={"Tus-Resumable": "1.0.0"})
+
+    assert answer.status_code == 404
+
+
 def test_limits_hold_before_anything_is_put(api: Api) -> None:
     most = api.live.parts.settings.uploads.max_size
 

@@ -17,6 +17,7 @@ PACKAGE = Path(asynch.__file__).parent
 FLOORS: list[set[str]] = [
     {"errors", "sql", "units"},
     {"domain"},
+    {"written"},
     {"partial"},
     {
         "executors",

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asynch.domain.filetype import HEAD_BYTES
 from asynch.errors import TmpUnavailable, UserError
 from asynch.worker import tmpdir
-from asynch.worker.tmpdir import HEAD_BYTES, TmpDir
+from asynch.worker.tmpdir import TmpDir
 
 FULL = Path("/dev/full")  #: every write to it fails as on a full disk
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="only Linux has a file that is always full")
