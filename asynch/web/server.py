@@ -17,6 +17,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
 from asynch import metrics
+from asynch.incoming import Incoming
 from asynch.processes import PR_SET_PDEATHSIG
 from asynch.settings import Settings
 from asynch.systemd import NOBODY, Manager
@@ -46,6 +47,7 @@ def serve(
     the settings ask for what is not there.
     """
     auth.check_mode(settings)
+    Incoming(settings.tmp_path)  # where files are received: a mistake ends this process, not a worker of it
     chosen = dict(options(settings, fd))
     if manager.is_there:
         chosen["post_worker_init"] = lambda worker: _watch_start(worker.app.wsgi(), manager)
