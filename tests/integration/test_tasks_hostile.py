@@ -24,7 +24,7 @@ AROUND = {
     "retryBatch": '{"bizName":%s}',
 }
 MANY = settings(
-    max_examples=250,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -203,7 +203,7 @@ def test_any_body_is_a_task_or_a_problem(api: Api, body: bytes) -> None:
     understood(api.post("createTask", body), 202, 400, 404, 409, 413, 415, 422, 429)
 
 
-@settings(MANY, max_examples=100)
+@settings(MANY, max_examples=40)
 @given(st.lists(TASK | JSON, max_size=6))
 def test_any_batch_is_answered_task_by_task(api: Api, tasks: list[str]) -> None:
     answer = api.post("createTaskBatch", ('{"tasks":[' + ",".join(tasks) + "]}").encode())
