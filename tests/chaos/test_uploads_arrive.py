@@ -94,7 +94,7 @@ def test_what_was_answered_outlives_the_api(farm: Farm, server: Server) -> None:
     with ThreadPoolExecutor(4) as senders:
         for n in range(4):
             senders.submit(send_forms, n)
-        for _ in range(4):
+        for _ in range(2):
             until(lambda: len(answered) % 7 == 3)
             server.restart()
         over.set()
