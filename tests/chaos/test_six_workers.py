@@ -17,7 +17,7 @@ from tests.chaos.invariants import check_invariants
 WORKERS, LANE = 6, 3
 CALL_S = 1.0
 TASKS = 80
-FULL = 0.9
+FULL = 0.85
 
 
 @dataclass
