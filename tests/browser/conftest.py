@@ -70,11 +70,11 @@ class Visit:
 
     def row(self, name: str) -> Locator:
         """The row of a current upload."""
-        return self.page.locator("#transfers li").filter(has_text=name)
+        return self.page.locator("#transfers > li").filter(has_text=name)
 
     def past(self, name: str) -> Locator:
         """The row of an upload in the history."""
-        return self.page.locator("#past li").filter(has_text=name)
+        return self.page.locator("#past > li").filter(has_text=name)
 
     def slow_down(self, bytes_per_s: int) -> None:
         """Let uploads take their time; -1 for as fast as can be."""

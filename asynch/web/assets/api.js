@@ -24,7 +24,7 @@ export class Broken extends Error {
   retryAfterMs = 0;
 }
 
-/** Dispatches `needed` when a call was refused because it proves nothing. */
+/** Dispatches `needed` when a call was refused because it proves nothing, `granted` once there is a proof again. */
 export const access = new EventTarget();
 
 /** @returns {string} the key or token of this tab; empty without one */

@@ -1,8 +1,10 @@
 /** The uploads of the past, a page at a time. */
 
 import { read } from "./api.js";
+import { showActs } from "./acts.js";
 import { isFinal } from "./processing.js";
 import { showName, showPicture } from "./preview.js";
+import { watch } from "./watching.js";
 import { size, STATUS, time } from "./words.js";
 
 const PAGE_SIZE = 10;
@@ -48,6 +50,7 @@ export class History {
   #lay(tasks) {
     const before = this.#entries;
     this.#entries = new Map(tasks.map((task) => [task.task_id, before.get(task.task_id) || newEntry()]));
+    for (const [id, entry] of before) if (!this.#entries.has(id)) entry.stop.abort();
     for (const task of tasks) showTask(this.#entries.get(task.task_id).node, task);
     const nodes = [...this.#entries.values()].map((entry) => entry.node);
     const isSame = nodes.length === this.#list.children.length && nodes.every((n, at) => n === this.#list.children[at]);
@@ -65,11 +68,10 @@ export class History {
       const entry = this.#entries.get(task.task_id);
       if (performance.now() < entry.freshUntil) continue;
       const told = await read(`upload/progress/${task.task_id}`, signal);
-      const file = told.repository_id ? await read(String(told.repository_id), signal).catch(() => null) : null;
-      signal.throwIfAborted();
-      const isWhole = !file?.content_type.startsWith("video/") || file.cover_url;
-      entry.freshUntil = performance.now() + (isWhole ? FRESH_MS : 0);
-      showDetails(entry.node, task, told, file);
+      showDetails(entry, task, told);
+      entry.stop.abort();
+      entry.stop = new AbortController();
+      if (told.repository_id) watch(told.repository_id, entry.stop.signal, (file) => showDetails(entry, task, told, file));
     }
   }
 
@@ -81,7 +83,7 @@ export class History {
 
 function newEntry() {
   const node = document.getElementById("entry").content.cloneNode(true).firstElementChild;
-  return { node, freshUntil: 0 };
+  return { node, freshUntil: 0, file: null, stop: new AbortController() };
 }
 
 function showTask(node, task) {
@@ -94,9 +96,13 @@ function showTask(node, task) {
   node.querySelector(".state").replaceChildren(STATUS[task.status] || task.status, ", ", time(task.created_at));
 }
 
-function showDetails(node, task, told, file) {
+function showDetails(entry, task, told, file = entry.file) {
+  entry.file = file;
+  entry.freshUntil = performance.now() + FRESH_MS;
+  const { node } = entry;
   showName(node.querySelector(".name"), task.filename, file?.url || told.oss_path);
   showPicture(node.querySelector(".preview"), task.filename, file);
+  showActs(node, file);
   const words = told.error ? `${STATUS.failed}: ${told.error}` : `${STATUS[told.status]}, ${size(file?.stored_size || told.file_size)}`;
   node.querySelector(".state").replaceChildren(words, ", ", time(task.created_at));
 }

@@ -5,9 +5,11 @@ import { History } from "./history.js";
 import { Row, stateOf } from "./row.js";
 import { Transfer } from "./transfer.js";
 import { isSame, remembered } from "./unfinished.js";
+import { news } from "./watching.js";
 import { shown, size } from "./words.js";
 
 const AT_ONCE = 2;
+const MOST_SAID = 10;
 
 const place = (id) => document.getElementById(id);
 const input = place("files");
@@ -20,10 +22,18 @@ let whose = "";
 
 function changed(transfer, isNews) {
   rows.get(transfer)?.update();
-  if (isNews ? transfer.isOver : transfer.stored?.cover_url) history.show();
   if (!isNews) return;
-  if (rows.has(transfer)) place("announcer").textContent = `${shown(transfer.record.name)}: ${stateOf(transfer)}`;
+  if (transfer.isOver) history.show();
+  if (rows.has(transfer)) announce(`${shown(transfer.record.name)}: ${stateOf(transfer)}`);
   giveTurns();
+}
+
+/** Say it to those who do not see it: after what was said just before, not in its place. */
+function announce(text) {
+  const line = document.createElement("p");
+  line.textContent = text;
+  place("announcer").append(line);
+  while (place("announcer").children.length > MOST_SAID) place("announcer").firstChild.remove();
 }
 
 /** The first ones that wait may send, as many at once as there may be. */
@@ -43,6 +53,7 @@ function unlist(transfer) {
   const { node } = rows.get(transfer);
   if (node.contains(document.activeElement)) input.focus();
   node.remove();
+  transfer.leave();
   rows.delete(transfer);
   place("current").hidden = !rows.size;
   giveTurns();
@@ -54,7 +65,7 @@ async function act(what, transfer) {
   else if (what === "Choose file") input.click();
   else if (what === "Dismiss") unlist(transfer);
   else if (await transfer.cancel()) {
-    place("announcer").textContent = `${shown(transfer.record.name)}: cancelled`;
+    announce(`${shown(transfer.record.name)}: cancelled`);
     unlist(transfer);
     history.show();
   }
@@ -125,6 +136,7 @@ function begin() {
   }
   whose = owner();
   for (const transfer of rows.keys()) if (transfer.isShutOut) transfer.resume();
+  access.dispatchEvent(new Event("granted"));
   history.show();
 }
 
@@ -163,6 +175,7 @@ place("forget").addEventListener("click", () => {
   location.reload();
 });
 access.addEventListener("needed", askForKey);
+news.addEventListener("told", (event) => announce(event.detail));
 window.addEventListener("pagehide", () => [...rows.keys()].forEach((transfer) => transfer.save()));
 for (const node of document.querySelectorAll("[data-bytes]")) node.textContent = size(Number(node.dataset.bytes));
 if (document.body.dataset.asks === "yes" && !token()) askForKey();

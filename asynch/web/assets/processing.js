@@ -5,8 +5,6 @@ import { backOff, rest } from "./waiting.js";
 
 const SOON_MS = 500;
 const LATEST_MS = 3000;
-// A cover is a task of its own, begun when the film is stored. Behind a long queue it is seen when the page is next.
-const COVER_TRIES = 40;
 
 /** @param {string} status @returns {boolean} whether nothing will happen to it any more */
 export function isFinal(status) {
@@ -31,23 +29,6 @@ export async function follow(id, signal, changed) {
     changed(told);
     if (isFinal(told.status)) return told;
     await rest(pause, signal);
-  }
-}
-
-/**
- * Look at a stored file until it is all there: a film has a cover some time after it is stored.
- * @param {string} identity
- * @param {AbortSignal} signal
- * @param {(file: object) => void} changed
- */
-export async function behold(identity, signal, changed) {
-  let pause = SOON_MS;
-  for (let tries = 0; tries < COVER_TRIES; tries++) {
-    const file = await insistently(String(identity), signal);
-    changed(file);
-    if (file.cover_url || !file.content_type.startsWith("video/")) return;
-    await rest(pause, signal);
-    pause = Math.min(LATEST_MS, pause * 1.3);
   }
 }
 

@@ -1,5 +1,6 @@
 /** A transfer as a row of the page: its words, bars and buttons. */
 
+import { showActs } from "./acts.js";
 import { showName, showPicture } from "./preview.js";
 import { percent, shown, size, STATUS } from "./words.js";
 
@@ -46,6 +47,7 @@ export class Row {
     node.querySelector(".bars").hidden = transfer.isOver;
     showName(node.querySelector(".name"), name, transfer.stored?.url || transfer.told?.oss_path);
     showPicture(node.querySelector(".preview"), name, transfer.stored);
+    showActs(node, transfer.stored);
     BUTTONS[transfer.state].forEach((word, n) => {
       const button = this.buttons[n];
       if (button.textContent === word) return;

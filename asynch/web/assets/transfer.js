@@ -1,9 +1,10 @@
 /** One file on its way: from being chosen until it is stored, given up, or refused. */
 
 import { Refusal, read } from "./api.js";
-import { behold, follow } from "./processing.js";
+import { follow } from "./processing.js";
 import { giveUp, upload } from "./tus.js";
 import { forget, hold, remember } from "./unfinished.js";
+import { watch } from "./watching.js";
 
 /** @typedef {"waiting" | "sending" | "paused" | "missing" | "processing" | "completed" | "failed"} State */
 
@@ -100,9 +101,9 @@ export class Transfer {
       });
       forget(this.record);
       this.#become(this.told.status, this.told.error);
-      if (this.state === "completed") await behold(this.told.repository_id, signal, (file) => this.#have(file));
+      if (this.state === "completed") watch(this.told.repository_id, signal, (file) => this.#have(file), true);
     } catch (error) {
-      if (signal.aborted || this.isOver) return;
+      if (signal.aborted) return;
       if (error instanceof Refusal && error.status === 401) this.#shutOut("processing");
       else this.#become("failed", error.message);
     }
@@ -132,6 +133,11 @@ export class Transfer {
     }
     forget(this.record);
     return true;
+  }
+
+  /** Nobody looks at it any more. */
+  leave() {
+    this.#stop.abort();
   }
 
   /** Write down how far it is, before the page goes away. */

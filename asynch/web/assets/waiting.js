@@ -24,6 +24,21 @@ export function rest(ms, signal) {
 }
 
 /**
+ * Resolve when `target` tells of `name`; reject when `signal` is aborted.
+ * @param {EventTarget} target
+ * @param {string} name
+ * @param {AbortSignal} signal
+ * @returns {Promise<void>}
+ */
+export function heard(target, name, signal) {
+  return new Promise((resolve, reject) => {
+    signal.throwIfAborted();
+    target.addEventListener(name, resolve, { once: true, signal });
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
+}
+
+/**
  * How long to wait before try number `failures` + 1, when the service does not say: scattered, so that the pages of a
  * whole office do not come back at once.
  * @param {number} failures

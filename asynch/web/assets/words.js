@@ -15,6 +15,26 @@ export const STATUS = {
   failed: "Failed",
 };
 
+/** What the state of an action means; another one is its own word. */
+const ACTION = {
+  pending: "Waiting",
+  processing: "Running",
+  awaiting: "Waiting for its result",
+  completed: "Done",
+  failed: "Failed",
+};
+
+// Of what a receiver or a model says; the whole of it is in the API's answer.
+const MOST_CHARACTERS = 300;
+
+/**
+ * @param {string} status of an action
+ * @returns {string}
+ */
+export function wordOf(status) {
+  return Object.hasOwn(ACTION, status) ? ACTION[status] : plain(status);
+}
+
 /**
  * @param {number} bytes
  * @returns {string} such as 1.5 MB
@@ -45,10 +65,21 @@ export function time(time) {
 }
 
 /**
- * A file's name without the characters that cannot be seen or turn the text around them.
+ * A name without the characters that cannot be seen or turn the text around them.
  * @param {string} name
+ * @param {string} [otherwise] where nothing is left of it
  * @returns {string}
  */
-export function shown(name) {
-  return name.replace(/\p{C}/gu, "") || "file";
+export function shown(name, otherwise = "file") {
+  return name.replace(/\p{C}/gu, "") || otherwise;
+}
+
+/**
+ * A text of any length as one line that can be read, cut where it is too long.
+ * @param {string} text
+ * @returns {string}
+ */
+export function plain(text) {
+  const letters = [...shown(text.replace(/\s+/g, " "), "")];
+  return letters.length > MOST_CHARACTERS ? `${letters.slice(0, MOST_CHARACTERS).join("")}…` : letters.join("");
 }
