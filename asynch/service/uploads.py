@@ -192,11 +192,12 @@ class Uploads:
     def file(self, tenant_id: int, file_id: int) -> dict[str, Any]:
         """A file and what was made of it. NotFound."""
         with db.connection(self.pool) as conn:
-            row = store.find_file(conn, tenant_id=tenant_id, file_id=file_id)
-            if row is None:
-                raise NotFound("There is no such file.")
-            children = store.list_children(conn, tenant_id=tenant_id, file_id=file_id)
+            # In this order: what an action that has ended left behind is there too.
             acts = action_store.list_actions(conn, tenant_id=tenant_id, file_id=file_id)
+            children = store.list_children(conn, tenant_id=tenant_id, file_id=file_id)
+            row = store.find_file(conn, tenant_id=tenant_id, file_id=file_id)
+        if row is None:
+            raise NotFound("There is no such file.")
         derived = [file_document(self.storage, child) for child in children]
         done = [actions.action_document(act) for act in acts]
         return file_document(self.storage, row) | {"derived": derived, "actions": done}

@@ -1,7 +1,6 @@
 /** What rules do with a file, and its tags, as lists below its name. All of it was written by others: it is text. */
 
 import { showName, showPicture } from "./preview.js";
-import { isOver } from "./watching.js";
 import { plain, shown, size, wordOf } from "./words.js";
 
 // More of them would push the other files off the screen.
@@ -33,7 +32,6 @@ function append(list, id) {
 
 function showAct(node, action, file) {
   node.dataset.status = action.status;
-  node.ariaBusy = String(!isOver(action));
   say(node.querySelector(".title"), shown(action.name, "action"));
   say(node.querySelector(".word"), wordOf(action.status));
   say(node.querySelector(".why"), plain(action.error));
