@@ -215,7 +215,7 @@ def _pool(settings: Settings) -> Iterator[db.Pool]:
 
 @cli.command()
 @click.option("--keep", is_flag=True, help="Keep the data directory and say where it is.")
-@click.option("--files", is_flag=True, help="Upload a film and pictures too, each in its way.")
+@click.option("--files", is_flag=True, help="Upload a film and pictures too, each in its way, with rules that fire.")
 @_plain_errors
 def demo(keep: bool, files: bool) -> None:
     """Show the main job on real data: 24 texts become speech, for three tenants, in ./asynch-demo/."""

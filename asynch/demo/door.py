@@ -21,6 +21,11 @@ _PIECE = {**_TUS, "Content-Type": "application/offset+octet-stream"}
 class Refused(Exception):
     """The API did not do it; the text is its reason."""
 
+    def __init__(self, detail: str, status: int = 0) -> None:
+        """A status of 0: there was no answer."""
+        super().__init__(detail)
+        self.status = status
+
 
 @dataclass(frozen=True, slots=True)
 class Door:
@@ -75,9 +80,15 @@ class Door:
         self._call("PUT", invited["url"], path.read_bytes(), invited["headers"])
         return self._post("/api/file/confirm", file_name=invited["file_name"])
 
-    def make_rule(self, **fields: Any) -> None:
-        """Have something done with files as they come. Refused."""
-        self._post("/preAction/createPreAction", **fields)
+    def make_rule(self, **fields: Any) -> str:
+        """Have something done with files as they come; the rule's id. Refused."""
+        made: str = self._post("/preAction/createPreAction", **fields)["id"]
+        return made
+
+    def new_secret(self) -> str:
+        """What the messages to receivers are signed with from now on. Refused."""
+        secret: str = self._post("/webhook/rotateSecret")["secret"]
+        return secret
 
     def _post(self, path: str, **fields: Any) -> dict[str, Any]:
         body = json.dumps(fields).encode()
@@ -100,7 +111,8 @@ class Door:
             except (OSError, http.client.HTTPException) as exc:
                 raise Refused(f"{method} {parts.path}: {exc or type(exc).__name__}") from exc
         if got.status >= http.client.BAD_REQUEST:
-            raise Refused(f"{method} {parts.path}: {got.status} {answer.body[:200].decode(errors='replace')}")
+            detail = answer.body[:200].decode(errors="replace")
+            raise Refused(f"{method} {parts.path}: {got.status} {detail}", got.status)
         return answer
 
 

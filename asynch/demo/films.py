@@ -1,10 +1,13 @@
-"""The demo's second story: a film and two pictures are made, uploaded each in its way, and fetched with its cover."""
+"""The demo's second story: a film and two pictures are uploaded, each in its way, and fetched with what was made."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -13,12 +16,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 from rich.table import Table
 
+from asynch.demo import rules
 from asynch.demo.door import Door, Refused
+from asynch.demo.receiver import Call, receiving
 from asynch.media.ffmpeg import find_ffmpeg
+from asynch.processes import spawn
 
 TIME_LIMIT_S = 180.0
 POLL_S = 0.2
 _PIECE_BYTES = 1 << 20
+_MOST_CONFLICTS = 3
 _QUIET = ("-nostdin", "-v", "error", "-y")
 _ZOOM = ("-f", "lavfi", "-i", "mandelbrot=size=854x480:rate=25:maxiter=300:end_scale=0.02:end_pts=150")
 _TONE = ("-f", "lavfi", "-i", "sine=frequency=220:duration=6")
@@ -43,35 +50,22 @@ class Sent:
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing will happen to it by itself, and a film has its cover."""
+        """Whether nothing will happen to it by itself, and a film has its cover. Refused when something has failed."""
         if self.stage.get("status") == "failed":
             raise Refused(f"{self.path.name}: {self.stage.get('error')}")
         has_cover = not self.file.get("content_type", "").startswith("video/") or self.file.get("cover_url")
-        has_acted = all(action["status"] == "completed" for action in self.file.get("actions", ()))
-        return bool(self.file and has_cover and has_acted)
+        return bool(self.file and has_cover and rules.have_acted(self.file))
 
 
 def run(base_url: str, work: Path, out_dir: Path, console: Console) -> int:
     """Tell the story; 0, or 1 after one line that says what failed. `work` is a directory for what is made."""
     try:
         door, began = Door(base_url), monotonic()
-        film, picture, card = _made(work)
-        door.make_rule(
-            actionName="thumbnail",
-            executeMode=3,
-            targetUrl="image.thumbnail",
-            triggerCondition={"mime": "image/*"},
-            options={"width": 320, "height": 320},
-        )
-        sent = [
-            Sent(picture, "as a form", door.send_form(picture)["task_id"]),
-            Sent(film, "in pieces, cut once", _in_pieces(door, film)),
-            Sent(card, "past the API", door.send_direct(card)["task_id"]),
-        ]
-        _watch(door, sent, console)
-        again = door.send_form(picture)
+        sent = _sent_and_watched(door, work, console)
+        again = door.send_form(sent[0].path)
         console.print(_table(sent))
         console.print(f"the picture once more: {again['status']} at once, as file {again['identity']}")
+        console.print(rules.table([s.file for s in sent]))
         for name in _fetched(door, sent, out_dir):
             console.print(f"  {name}", markup=False, soft_wrap=True)
         console.print(
@@ -81,6 +75,27 @@ def run(base_url: str, work: Path, out_dir: Path, console: Console) -> int:
         console.print(" ".join(f"demo failed: {exc}".split()), style="bold red", markup=False, soft_wrap=True)
         return 1
     return 0
+
+
+def _sent_and_watched(door: Door, work: Path, console: Console) -> list[Sent]:
+    """A picture, a film and another picture, stored and with all that rules want of them. Refused, OSError."""
+    film, picture, card = _made(work)
+    calls: list[Call] = []
+
+    def heard(call: Call) -> None:
+        calls.append(call)
+        console.print(rules.told(call), markup=False, soft_wrap=True)
+
+    with receiving(door.new_secret(), heard) as cdn_url:
+        rules.make_rules(door, cdn_url)
+        sent = [
+            Sent(picture, "as a form", door.send_form(picture)["task_id"]),
+            Sent(film, "in pieces, cut once", _in_pieces(door, film)),
+            Sent(card, "past the API", door.send_direct(card)["task_id"]),
+        ]
+        _watch(door, sent, console)
+    rules.check_chain(sent[1].file, calls)
+    return sent
 
 
 def _made(work: Path) -> tuple[Path, Path, Path]:
@@ -94,17 +109,30 @@ def _made(work: Path) -> tuple[Path, Path, Path]:
 
 
 def _ffmpeg(program: Path, args: Sequence[str], path: Path) -> None:
-    subprocess.run([program, *_QUIET, *args, path], check=True, timeout=120)  # noqa: S603 - a program of the installation
+    """It ends with the demo, however that ends."""
+    with spawn([program, *_QUIET, *args, path], death_signal=signal.SIGKILL) as child:
+        try:
+            code = child.wait(timeout=120)
+        finally:
+            with suppress(ProcessLookupError):
+                child.kill()
+    if code != 0:
+        raise Refused(f"ffmpeg cannot make {path.name}")
 
 
 def _in_pieces(door: Door, path: Path) -> str:
     """Send a file in pieces, the second of which breaks off, and go on where the API says it is."""
     data = path.read_bytes()
     where = door.begin_pieces(len(data))
-    at = pieces = 0
+    at = pieces = conflicts = 0
     while at < len(data):
-        door.send_piece(where, at, data[at : at + _PIECE_BYTES], cut=pieces == 1)
-        pieces += 1
+        try:
+            door.send_piece(where, at, data[at : at + _PIECE_BYTES], cut=pieces == 1)
+            pieces += 1
+        except Refused as exc:  # the half that was cut off was still on its way when we asked
+            conflicts += 1
+            if exc.status != HTTPStatus.CONFLICT or conflicts > _MOST_CONFLICTS:
+                raise
         at = door.offset(where)
     return where.rpartition("/")[2]
 
@@ -131,7 +159,7 @@ def _look(door: Door, sent: Sent) -> None:
 
 
 def _told(sent: Sent) -> str:
-    return "waits for cover and thumbnail" if sent.file and not sent.is_final else str(sent.stage["status"])
+    return "waits for its cover and its rules" if sent.file and not sent.is_final else str(sent.stage["status"])
 
 
 def _table(sent: Sequence[Sent]) -> Table:
@@ -153,8 +181,7 @@ def _fetched(door: Door, sent: Sequence[Sent], out_dir: Path) -> list[str]:
         links = {s.path.name: s.file["url"]}
         if s.file["cover_url"]:
             links[f"{s.path.stem}-cover.jpg"] = s.file["cover_url"]
-        for derived in s.file["derived"]:
-            links[f"{s.path.stem}-thumbnail.{derived['ext']}"] = derived["url"]
+        links |= {one.product: one.made["url"] for one in rules.done(s.file) if one.made}
         for name, url in links.items():
             door.download(url, out_dir / name)
             names.append(name)

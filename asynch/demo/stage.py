@@ -25,6 +25,8 @@ from asynch.settings import load
 from asynch.supervisor import Supervisor
 
 OUT_DIR = Path("asynch-demo")
+#: Exit code of a demo that somebody stopped: what shells say of ctrl-C.
+STOPPED = 130
 
 
 def run(*, keep: bool, with_files: bool = False) -> int:
@@ -38,7 +40,7 @@ def run(*, keep: bool, with_files: bool = False) -> int:
     try:
         with (home / "asynch.log").open("wb") as output:
             code = _play(home, output, console, with_files=with_files)
-        if code != 0:
+        if code not in (0, STOPPED):
             console.print((home / "asynch.log").read_text(errors="replace")[-3000:], style="dim")
         return code
     finally:
@@ -65,9 +67,15 @@ def _play(home: Path, output: IO[bytes], console: Console, *, with_files: bool) 
         finally:
             supervisor.stop()
 
+    def stop() -> None:
+        codes.insert(0, STOPPED)
+        console.print("demo stopped")
+        console.quiet = True  # a story that loses its API now has nothing to tell
+        supervisor.stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         # In a thread: the handler may have interrupted who holds the lock that a stop needs.
-        signal.signal(number, lambda *_: threading.Thread(target=supervisor.stop).start())
+        signal.signal(number, lambda *_: threading.Thread(target=stop).start())
     with _sample_model(environ, output) as model_url, console.status("starting Postgres, API and worker") as status:
 
         def on_ready(url: str) -> None:
