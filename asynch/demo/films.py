@@ -79,7 +79,6 @@ def run(base_url: str, work: Path, out_dir: Path, console: Console) -> int:
 
 def _sent_and_watched(door: Door, work: Path, console: Console) -> list[Sent]:
     """A picture, a film and another picture, stored and with all that rules want of them. Refused, OSError."""
-    film, picture, card = _made(work)
     calls: list[Call] = []
 
     def heard(call: Call) -> None:
@@ -88,6 +87,7 @@ def _sent_and_watched(door: Door, work: Path, console: Console) -> list[Sent]:
 
     with receiving(door.new_secret(), heard) as cdn_url:
         rules.make_rules(door, cdn_url)
+        film, picture, card = _made(work)
         sent = [
             Sent(picture, "as a form", door.send_form(picture)["task_id"]),
             Sent(film, "in pieces, cut once", _in_pieces(door, film)),

@@ -26,7 +26,6 @@ class Done:
 
     file: str
     name: str
-    target: str
     seconds: float  #: from the moment it was fired
     made: Mapping[str, Any] | None
 
@@ -48,7 +47,7 @@ def make_rules(door: Door, cdn_url: str) -> None:
         actionName=_WEB,
         targetUrl="video.transcode",
         triggerCondition=_FILMS,
-        options={"format": "webm", "max_width": 640, "crf": 40},
+        options={"format": "webm", "max_width": 480, "crf": 40},
     )
     # of the film itself: what comes after a processor has the same file, and of what that made hears only a receiver
     poster = door.make_rule(
@@ -74,7 +73,7 @@ def done(file: Mapping[str, Any]) -> Iterator[Done]:
     for action in file["actions"]:
         began, ended = (datetime.fromisoformat(action[time]) for time in ("created_at", "completed_at"))
         made = derived.get((action["output"] or {}).get("identity"))
-        yield Done(file["name"], action["name"], action["target"], (ended - began).total_seconds(), made)
+        yield Done(file["name"], action["name"], (ended - began).total_seconds(), made)
 
 
 def check_chain(film: Mapping[str, Any], calls: Sequence[Call]) -> None:
@@ -92,7 +91,8 @@ def told(call: Call) -> str:
     """A call as a line to print."""
     data = call.told["data"]
     given = (data["action"]["input"] or {}).get("identity")
-    return f"CDN called: {call.told['type']} of {data['file']['name']}, with file {given}; signature verified"
+    what = f"{call.told['type']} of {data['file']['name']}, input file {given}"
+    return f"CDN called by rule {data['action']['name']}: {what}; signature verified"
 
 
 def table(files: Sequence[Mapping[str, Any]]) -> Table:
@@ -101,10 +101,12 @@ def table(files: Sequence[Mapping[str, Any]]) -> Table:
     for name in ("file", "rule", "after"):
         shown.add_column(name, no_wrap=True)
     shown.add_column("seconds", justify="right", no_wrap=True)
-    shown.add_column("made", overflow="fold")
-    for one in (one for file in files for one in done(file)):
-        result = (
-            f"{one.product}, {one.made['stored_size'] / 1024:,.0f} KiB" if one.made else "told, and was answered 2xx"
-        )
-        shown.add_row(one.file, one.name, _AFTER.get(one.name, ""), f"{one.seconds:.1f}", result)
+    shown.add_column("what came of it", overflow="fold")
+    for file in files:
+        products = {one.name: one.product for one in done(file)}
+        for one in done(file):
+            parent = _AFTER.get(one.name, "")
+            size = f", {one.made['stored_size'] / 1024:,.0f} KiB" if one.made else ""
+            result = f"{one.product}{size}" if one.made else f"told of {products[parent]}"
+            shown.add_row(one.file, one.name, parent, f"{one.seconds:.1f}", result)
     return shown

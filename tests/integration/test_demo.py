@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,13 +15,23 @@ from PIL import Image, ImageStat
 
 from tests.integration.test_supervisor import clean_environ
 
+DEMO = [sys.executable, "-m", "asynch", "demo", "--files"]
+
+
+def directories() -> set[Path]:
+    """What demos keep their data in."""
+    return set(Path(tempfile.gettempdir()).glob("asynch-demo-*"))
+
+
+def running_in(directory: Path) -> list[int]:
+    return [p.pid for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(directory)]
+
 
 def test_the_demo_leaves_its_files_and_nothing_that_runs(tmp_path: Path) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("asynch-demo-*"))
+    before = directories()
     ran = subprocess.run(
-        [sys.executable, "-m", "asynch", "demo", "--files"],
-        cwd=tmp_path, env=clean_environ(), capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+        DEMO, cwd=tmp_path, env=clean_environ(), capture_output=True, text=True, timeout=240, check=False
+    )
 
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
     made = tmp_path / "asynch-demo"
@@ -28,10 +40,33 @@ def test_the_demo_leaves_its_files_and_nothing_that_runs(tmp_path: Path) -> None
     with wave.open(str(sounds[0])) as sound:
         assert sound.getnframes() > 0
     assert {p.name for p in made.iterdir() if p.suffix != ".wav"} == {
-        "film.mp4", "film-cover.jpg", "picture.jpg", "card.png", "picture-thumbnail.jpg", "card-thumbnail.jpg",
+        "film.mp4", "film-cover.jpg", "film-web.webm", "film-poster.jpg",
+        "picture.jpg", "card.png", "picture-thumbnail.jpg", "card-thumbnail.jpg",
     }  # fmt: skip
-    with Image.open(made / "film-cover.jpg") as cover:
-        assert cover.size == (854, 480)
-        assert ImageStat.Stat(cover.convert("L")).stddev[0] > 20
-    assert set(Path(tempfile.gettempdir()).glob("asynch-demo-*")) == before
-    assert [p.pid for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(tmp_path)] == []
+    for name in ("film-cover.jpg", "film-poster.jpg"):  # the poster comes after a smaller film, and is not one of that
+        with Image.open(made / name) as frame:
+            assert frame.size == (854, 480)
+            assert ImageStat.Stat(frame.convert("L")).stddev[0] > 20
+    assert (made / "film-web.webm").read_bytes().startswith(b"\x1aE\xdf\xa3")
+    said = " ".join(ran.stdout.split())
+    assert re.search(r"CDN called by rule cdn: file\.completed of film\.mp4, input file \d+; signature verified", said)
+    assert re.search(r"film\.mp4 web [\d.]+ film-web\.webm.* film\.mp4 poster web [\d.]+ film-poster\.jpg", said)
+    assert re.search(r"film\.mp4 cdn poster [\d.]+ told of film-poster\.jpg", said)
+    assert directories() == before
+    assert running_in(tmp_path) == []
+
+
+def test_a_demo_that_is_stopped_says_so_and_leaves_nothing_that_runs(tmp_path: Path) -> None:
+    before = directories()
+    with subprocess.Popen(
+        DEMO, cwd=tmp_path, env=clean_environ(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as running:
+        assert running.stdout is not None
+        assert "24 tasks" in running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        said = running.stdout.read()
+        code = running.wait(60)
+
+    assert (code, said.splitlines()[-1]) == (130, "demo stopped"), said
+    assert directories() == before
+    assert running_in(tmp_path) == []
