@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
+from threading import Event
 from time import monotonic, sleep
 from typing import Any
 
@@ -24,6 +23,8 @@ from asynch.processes import spawn
 
 TIME_LIMIT_S = 180.0
 POLL_S = 0.2
+_MAKING_S = 120.0
+_LOOK_S = 0.05
 _PIECE_BYTES = 1 << 20
 _MOST_CONFLICTS = 3
 _QUIET = ("-nostdin", "-v", "error", "-y")
@@ -57,11 +58,14 @@ class Sent:
         return bool(self.file and has_cover and rules.have_acted(self.file))
 
 
-def run(base_url: str, work: Path, out_dir: Path, console: Console) -> int:
-    """Tell the story; 0, or 1 after one line that says what failed. `work` is a directory for what is made."""
+def run(base_url: str, work: Path, out_dir: Path, console: Console, stopping: Event) -> int:
+    """Tell the story; 0, or 1 after one line that says what failed.
+
+    `work` is a directory for what is made; soon after `stopping` is set nothing is made there any more.
+    """
     try:
         door, began = Door(base_url), monotonic()
-        sent = _sent_and_watched(door, work, console)
+        sent = _sent_and_watched(door, work, console, stopping)
         again = door.send_form(sent[0].path)
         console.print(_table(sent))
         console.print(f"the picture once more: {again['status']} at once, as file {again['identity']}")
@@ -71,13 +75,13 @@ def run(base_url: str, work: Path, out_dir: Path, console: Console) -> int:
         console.print(
             f"{monotonic() - began:.1f} s; the files are in {out_dir.resolve()}", markup=False, soft_wrap=True
         )
-    except (Refused, OSError, subprocess.SubprocessError, KeyError) as exc:
+    except (Refused, OSError, KeyError) as exc:
         console.print(" ".join(f"demo failed: {exc}".split()), style="bold red", markup=False, soft_wrap=True)
         return 1
     return 0
 
 
-def _sent_and_watched(door: Door, work: Path, console: Console) -> list[Sent]:
+def _sent_and_watched(door: Door, work: Path, console: Console, stopping: Event) -> list[Sent]:
     """A picture, a film and another picture, stored and with all that rules want of them. Refused, OSError."""
     calls: list[Call] = []
 
@@ -87,7 +91,7 @@ def _sent_and_watched(door: Door, work: Path, console: Console) -> list[Sent]:
 
     with receiving(door.new_secret(), heard) as cdn_url:
         rules.make_rules(door, cdn_url)
-        film, picture, card = _made(work)
+        film, picture, card = _made(work, stopping)
         sent = [
             Sent(picture, "as a form", door.send_form(picture)["task_id"]),
             Sent(film, "in pieces, cut once", _in_pieces(door, film)),
@@ -98,25 +102,27 @@ def _sent_and_watched(door: Door, work: Path, console: Console) -> list[Sent]:
     return sent
 
 
-def _made(work: Path) -> tuple[Path, Path, Path]:
+def _made(work: Path, stopping: Event) -> tuple[Path, Path, Path]:
     program = find_ffmpeg()
     if program is None:
         raise Refused("ffmpeg is not installed")
     film, picture, card = work / "film.mp4", work / "picture.jpg", work / "card.png"
     for args, path in ((_FILM, film), (_PICTURE, picture), (_CARD, card)):
-        _ffmpeg(program, args, path)
+        _ffmpeg(program, args, path, stopping)
     return film, picture, card
 
 
-def _ffmpeg(program: Path, args: Sequence[str], path: Path) -> None:
+def _ffmpeg(program: Path, args: Sequence[str], path: Path, stopping: Event) -> None:
     """It ends with the demo, however that ends."""
+    deadline = monotonic() + _MAKING_S
     with spawn([program, *_QUIET, *args, path], death_signal=signal.SIGKILL) as child:
         try:
-            code = child.wait(timeout=120)
+            while child.poll() is None:
+                if stopping.wait(_LOOK_S) or monotonic() > deadline:
+                    raise Refused(f"ffmpeg did not finish {path.name}")
         finally:
-            with suppress(ProcessLookupError):
-                child.kill()
-    if code != 0:
+            child.kill()
+    if child.returncode != 0:
         raise Refused(f"ffmpeg cannot make {path.name}")
 
 

@@ -27,6 +27,8 @@ from asynch.supervisor import Supervisor
 OUT_DIR = Path("asynch-demo")
 #: Exit code of a demo that somebody stopped: what shells say of ctrl-C.
 STOPPED = 130
+#: How long a story may take to notice that it is over: what it makes lies in the directory that goes.
+_STORY_S = 2.0
 
 
 def run(*, keep: bool, with_files: bool = False) -> int:
@@ -45,6 +47,7 @@ def run(*, keep: bool, with_files: bool = False) -> int:
         return code
     finally:
         if keep:
+            console.quiet = False
             console.print(f"data directory kept: {home}")
         else:
             shutil.rmtree(home, ignore_errors=True)
@@ -57,11 +60,13 @@ def _play(home: Path, output: IO[bytes], console: Console, *, with_files: bool) 
     log.configure("WARNING", "console")
     supervisor = Supervisor(load(config, {}), config=config, environ=environ, output=output)
     codes: list[int] = []
+    stopping = threading.Event()
+    story: list[threading.Thread] = []
 
     def tell(url: str) -> None:
         try:
             code = scenario.run(url, model_url, OUT_DIR, console)
-            codes.append(code or (films.run(url, home, OUT_DIR, console) if with_files else 0))
+            codes.append(code or (films.run(url, home, OUT_DIR, console, stopping) if with_files else 0))
         except Exception:
             console.print_exception()
         finally:
@@ -69,6 +74,7 @@ def _play(home: Path, output: IO[bytes], console: Console, *, with_files: bool) 
 
     def stop() -> None:
         codes.insert(0, STOPPED)
+        stopping.set()
         console.print("demo stopped")
         console.quiet = True  # a story that loses its API now has nothing to tell
         supervisor.stop()
@@ -81,9 +87,12 @@ def _play(home: Path, output: IO[bytes], console: Console, *, with_files: bool) 
         def on_ready(url: str) -> None:
             status.stop()
             # A thread of its own: the children belong to the one that started them, which looks after them.
-            threading.Thread(target=tell, args=(url,), name="scenario", daemon=True).start()
+            story.append(threading.Thread(target=tell, args=(url,), name="scenario", daemon=True))
+            story[0].start()
 
         supervisor.run(on_ready)
+    for thread in story:
+        thread.join(_STORY_S)
     return codes[0] if codes else 1
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from io import StringIO
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -124,6 +125,6 @@ def test_a_chain_that_ended_early_fails_the_demo() -> None:
 def test_a_demo_that_fails_says_so(tmp_path: Path) -> None:
     console = Console(file=StringIO(), width=200)
 
-    assert films.run("http://127.0.0.1:9", tmp_path, tmp_path, console) == 1
+    assert films.run("http://127.0.0.1:9", tmp_path, tmp_path, console, Event()) == 1
     assert isinstance(console.file, StringIO)
     assert console.file.getvalue().startswith("demo failed: POST /webhook/rotateSecret: ")

@@ -50,8 +50,9 @@ async function run(identity, one) {
   one.runs = true;
   try {
     await look(identity, one, one.stop.signal);
-  } catch {
+  } catch (error) {
     // given up, or refused for good: the rows keep what was seen last
+    if (!one.stop.signal.aborted && !(error instanceof Refusal)) throw error;
   } finally {
     one.runs = false;
   }
