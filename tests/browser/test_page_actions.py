@@ -275,6 +275,19 @@ def test_many_actions_are_folded_and_the_keyboard_opens_them(visit: Visit, photo
     expect(act(visit.row("photo.jpg"), "Later 4")).to_be_visible()
 
 
+def test_long_names_fit_a_narrow_screen(visit: Visit, tmp_path: Path) -> None:
+    visit.page.set_viewport_size({"width": 320, "height": 640})
+    rule(visit.live, "long" * 30)
+    (path := tmp_path / f"{'word' * 40}.txt").write_text("no picture")
+    form = [("file", (path.name, path.read_bytes())), ("tags", (None, "tag" * 20))]
+    visit.live.session.post(f"{visit.origin}/api/file/upload", files=form)
+    visit.choose(path)
+    expect(act(visit.row("word"), "longlong")).to_contain_text("Failed", timeout=A_WHILE)
+    expect(visit.past("word").get_by_role("list", name="Tags").first).to_be_visible(timeout=A_WHILE)
+
+    assert visit.page.evaluate("document.documentElement.scrollWidth") == 320
+
+
 def test_every_state_has_a_word(visit: Visit) -> None:
     states = ["pending", "processing", "awaiting", "completed", "failed", "on_hold", "toString"]
     said = visit.page.evaluate(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 from PIL import Image, ImageStat
 
 from tests.integration.test_supervisor import clean_environ
@@ -18,19 +21,28 @@ from tests.integration.test_supervisor import clean_environ
 DEMO = [sys.executable, "-m", "asynch", "demo", "--files"]
 
 
-def directories() -> set[Path]:
-    """What demos keep their data in."""
-    return set(Path(tempfile.gettempdir()).glob("asynch-demo-*"))
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """Where a demo keeps its data, apart from those that others run; Postgres may have another user than we."""
+    place = Path(tempfile.mkdtemp(prefix="demo-"))
+    place.chmod(0o711)
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def running_in(directory: Path) -> list[int]:
     return [p.pid for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(directory)]
 
 
-def test_the_demo_leaves_its_files_and_nothing_that_runs(tmp_path: Path) -> None:
-    before = directories()
+def test_the_demo_leaves_its_files_and_nothing_that_runs(tmp_path: Path, scratch: Path) -> None:
     ran = subprocess.run(
-        DEMO, cwd=tmp_path, env=clean_environ(), capture_output=True, text=True, timeout=240, check=False
+        DEMO,
+        cwd=tmp_path,
+        env=clean_environ(TMPDIR=str(scratch)),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
 
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
@@ -52,14 +64,18 @@ def test_the_demo_leaves_its_files_and_nothing_that_runs(tmp_path: Path) -> None
     assert re.search(r"CDN called by rule cdn: file\.completed of film\.mp4, input file \d+; signature verified", said)
     assert re.search(r"film\.mp4 web [\d.]+ film-web\.webm.* film\.mp4 poster web [\d.]+ film-poster\.jpg", said)
     assert re.search(r"film\.mp4 cdn poster [\d.]+ told of film-poster\.jpg", said)
-    assert directories() == before
+    assert list(scratch.iterdir()) == []
     assert running_in(tmp_path) == []
 
 
-def test_a_demo_that_is_stopped_says_so_and_leaves_nothing_that_runs(tmp_path: Path) -> None:
-    before = directories()
+def test_a_demo_that_is_stopped_says_so_and_leaves_nothing_that_runs(tmp_path: Path, scratch: Path) -> None:
     with subprocess.Popen(
-        DEMO, cwd=tmp_path, env=clean_environ(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        DEMO,
+        cwd=tmp_path,
+        env=clean_environ(TMPDIR=str(scratch)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as running:
         assert running.stdout is not None
         assert "24 tasks" in running.stdout.readline()
@@ -68,5 +84,5 @@ def test_a_demo_that_is_stopped_says_so_and_leaves_nothing_that_runs(tmp_path: P
         code = running.wait(60)
 
     assert (code, said.splitlines()[-1]) == (130, "demo stopped"), said
-    assert directories() == before
+    assert list(scratch.iterdir()) == []
     assert running_in(tmp_path) == []
