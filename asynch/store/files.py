@@ -74,7 +74,7 @@ class NewWork:
     """A task of the system's own."""
 
     lane_id: int
-    input_ref: str
+    input_ref: str | None
     payload: str
     creator: str = ""
     id: int | None = None  #: None: a new one
@@ -83,6 +83,8 @@ class NewWork:
     delay_s: int = 0  #: before it is due
     trace_context: str = ""
     upload_headers: str = ""
+    timeout_s: int | None = None  #: of a call; None: as its lane says
+    schedule_s: Sequence[int] | None = None  #: pauses between attempts; None: as its lane says
 
 
 def find_by_content(conn: Connection, *, tenant_id: int, sha256: str) -> FileAt | None:
@@ -244,6 +246,11 @@ def insert_lane(conn: Connection, *, tenant_id: int, lane: NewLane) -> None:
         timeout_s=lane.timeout_s,
         schedule=list(lane.schedule_s),
     )
+
+
+def add_tags(conn: Connection, *, tenant_id: int, file_id: int, tags: Sequence[str], most: int) -> None:
+    """Give a file more tags, up to so many in all."""
+    db.run(conn, "add_tags", tenant_id=tenant_id, id=file_id, tags=list(tags), most=most)
 
 
 def insert_work(conn: Connection, work: NewWork) -> int:
