@@ -24,6 +24,7 @@ from asynch.worker.tmpdir import TmpDir
 
 #: A longer answer of a model is a file.
 _MOST_ANSWER_BYTES = 65_536
+_NUL = rb"\u0000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ class Registry:
         if not (claim.calls_model and saved.file_type == "json" and (saved.size_bytes or 0) <= _MOST_ANSWER_BYTES):
             return None
         try:
-            return Answer(orjson.loads(self.tmp.file(saved.tmp_file).read_bytes()))
+            text = self.tmp.file(saved.tmp_file).read_bytes()
+            return None if _NUL in text else Answer(orjson.loads(text))  # no jsonb holds it
         except (OSError, orjson.JSONDecodeError):
             return None
 

@@ -107,6 +107,21 @@ def test_what_a_model_makes_is_a_derived_file(api: Api, dsn: str, picture: bytes
     assert file["actions"][0]["output"] == {"identity": derived["identity"]}
 
 
+@pytest.mark.parametrize("answer", [b'{"tags": ["a"], "n": "a\\u0000b"}', b'{"n": "%s"}' % (b"x" * 70_000)])
+def test_json_that_no_output_holds_is_a_file(
+    api: Api, dsn: str, picture: bytes, receiver: Receiver, answer: bytes
+) -> None:
+    api.model("analyst", baseUrl=receiver.url)
+    rule(api, "look", targetUrl="model:analyst")
+    receiver.moods.append(Mood(headers={"Content-Type": "application/json"}, body=answer))
+    with working(api.live, dsn):
+        file = acted(api, completed(api, send(api, picture)), 1)
+
+    (derived,) = file["derived"]
+    assert (file["actions"][0]["status"], derived["ext"], file["tags"]) == ("completed", "json", [])
+    assert fetched(api, derived["url"]) == answer
+
+
 def test_a_models_limit_holds_for_actions_and_tasks_together(
     api: Api, dsn: str, service: ModelServer, picture: bytes
 ) -> None:
