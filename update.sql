@@ -451,6 +451,8 @@ CREATE TABLE IF NOT EXISTS asynch_file (
     parent       bigint,                               -- the file that it was made from
     PRIMARY KEY (tenant_id, id)
 );
+-- Since version 5: how many files it was made through; what rules make may fire rules, but not for ever.
+ALTER TABLE asynch_file ADD COLUMN IF NOT EXISTS generation smallint NOT NULL DEFAULT 0;
 -- A tenant's content is there once.
 CREATE UNIQUE INDEX IF NOT EXISTS asynch_file_content ON asynch_file (tenant_id, sha256);
 CREATE INDEX IF NOT EXISTS asynch_file_children ON asynch_file (tenant_id, parent) WHERE parent IS NOT NULL;

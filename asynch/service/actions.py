@@ -25,6 +25,8 @@ from asynch.store.actions import NewAction
 from asynch.store.files import NewLane, NewWork
 from asynch.store.rules import Rule, RuleSpec
 
+#: Files made through more files than this fire nothing.
+MOST_GENERATIONS = 4
 #: How a lane of actions is called, before its target.
 LANE = "action:"
 #: The target of what is published.
@@ -44,6 +46,7 @@ class Cause:
     trace_context: str = ""
     after: int | None = None  #: the rule whose action has succeeded; None: the file is complete
     output: Any = None  #: of that action
+    maker: int | None = None  #: the rule that made the file, which does not fire on it
 
 
 def fire(conn: Connection, *, tenant_id: int, file_id: int, cause: Cause) -> int:
@@ -51,9 +54,9 @@ def fire(conn: Connection, *, tenant_id: int, file_id: int, cause: Cause) -> int
 
     A file that is complete fires the rules that wait for no other; an action's success those that wait for its rule.
     """
-    live = [rule for rule in live_rules(conn, tenant_id) if rule.spec.after_id == cause.after]
+    live = [r for r in live_rules(conn, tenant_id) if r.spec.after_id == cause.after and r.id != cause.maker]
     file = files.find_file(conn, tenant_id=tenant_id, file_id=file_id) if live else None
-    if file is None:
+    if file is None or file["generation"] > MOST_GENERATIONS:
         return 0
     made = _made(conn, tenant_id, cause.output)
     fired = [

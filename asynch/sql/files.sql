@@ -13,9 +13,9 @@ SELECT f.* FROM asynch_file f WHERE f.tenant_id = %(tenant_id)s AND f.parent = %
 -- insert_file --
 -- No row where the tenant has this content already.
 INSERT INTO asynch_file (tenant_id, creator, updater, sha256, name, ext, content_type, size, stored_size, key, scene,
-    upload_id, tags, parent)
+    upload_id, tags, parent, generation)
 VALUES (%(tenant_id)s, %(creator)s, %(creator)s, %(sha256)s, %(name)s, %(ext)s, %(content_type)s, %(size)s,
-    %(stored_size)s, %(key)s, %(scene)s, %(upload_id)s, %(tags)s::text[], %(parent)s)
+    %(stored_size)s, %(key)s, %(scene)s, %(upload_id)s, %(tags)s::text[], %(parent)s, %(generation)s)
 ON CONFLICT (tenant_id, sha256) DO NOTHING RETURNING id, key
 
 -- draw_upload_id --

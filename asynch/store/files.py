@@ -47,6 +47,7 @@ class NewFile:
     upload_id: str
     tags: Sequence[str]
     parent: int | None = None  #: the file that it was made from
+    generation: int = 0  #: how many files it was made through
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -179,7 +179,8 @@ def _complete_action(conn: Connection, outcome: Outcome, answer: Answer | None) 
         actions.succeed(conn, action, output=None if answer is None else answer.content, cause=cause)
         return [saved.key] if saved.key else []
     made = files.insert_file(conn, tenant_id=claim.owner_id, file=_derived(conn, action, outcome))
-    actions.fire(conn, tenant_id=claim.owner_id, file_id=made.id, cause=cause)
+    by_rule = replace(cause, maker=action["rule_id"])
+    actions.fire(conn, tenant_id=claim.owner_id, file_id=made.id, cause=by_rule)
     actions.succeed(conn, action, output={"identity": str(made.id)}, cause=cause)
     return [] if made.key == saved.key else [saved.key]
 
@@ -202,6 +203,7 @@ def _derived(conn: Connection, action: Row, outcome: Outcome) -> NewFile:
         upload_id="",
         tags=parent["tags"] if parent else (),
         parent=action["file_id"],
+        generation=parent["generation"] + 1 if parent else 1,
     )
 
 

@@ -9,7 +9,9 @@ from PIL import Image
 from standardwebhooks import Webhook
 
 from asynch import db
+from asynch.service.actions import MOST_GENERATIONS
 from tests.actions import acted, completed, file_of, rule, send, tries
+from tests.database import all_rows
 from tests.live import Live, let_host_work
 from tests.receiver import Mood, Receiver
 from tests.rows import until
@@ -85,6 +87,23 @@ def test_derived_files_fire_only_rules_that_opt_in(api: Api, dsn: str, picture: 
 
     assert [a["name"] for a in below["actions"]] == ["of derived"]
     assert below["derived"][0]["parent"] == file["derived"][0]["identity"]
+
+
+def test_what_rules_make_does_not_fire_them_for_ever(api: Api, dsn: str, picture: bytes, pool: db.Pool) -> None:
+    for name, width in (("one", 300), ("two", 290)):
+        rule(api, name, triggerCondition={"derived": True}, options={"width": width, "height": width})
+    with working(api.live, dsn):
+        completed(api, send(api, picture))
+        settled = "SELECT 1 FROM asynch_task WHERE NOT final"
+        until(lambda: not all_rows(pool, settled), 40)
+        until(lambda: not all_rows(pool, settled), 40)
+
+    generations = [row["generation"] for row in all_rows(pool, "SELECT generation FROM asynch_file ORDER BY 1")]
+    assert generations[:3] == [0, 1, 1]
+    assert max(generations) <= MOST_GENERATIONS + 1
+    own = """SELECT 1 FROM asynch_action a JOIN asynch_action b ON b.output->>'identity' = a.file_id::text
+             WHERE a.rule_id = b.rule_id"""
+    assert all_rows(pool, own) == []
 
 
 def test_a_chain_goes_on_with_its_parents_output(api: Api, dsn: str, picture: bytes, receiver: Receiver) -> None:
