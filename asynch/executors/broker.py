@@ -20,16 +20,20 @@ _PERSISTENT = 2
 
 
 def check(url: str) -> None:
-    """UserError when there is a broker and no package to reach it with."""
+    """UserError when there is a broker of a kind that is not known, or no package to reach it with."""
     if not url:
         return
     try:
-        import kombu  # noqa: F401 - an extra, and slow to load for those who have no broker
+        import kombu  # an extra, and slow to load for those who have no broker
     except ImportError as exc:
         raise UserError(
             f"broker.url is set, but the extra 'broker' is not installed ({exc.name or exc}): "
             "pip install 'asynch[broker]', or leave the key empty"
         ) from exc
+    try:
+        _ = kombu.Connection(url).transport
+    except (KeyError, ImportError, ValueError, AttributeError) as exc:
+        raise UserError(f"broker.url: {urlsplit(url).scheme}:// cannot be reached from here: {exc.args[0]}") from exc
 
 
 def greet(url: str) -> str:

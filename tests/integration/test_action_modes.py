@@ -17,8 +17,8 @@ from PIL import Image
 
 from asynch import db
 from asynch.cleaner.unanswered import unanswered
-from asynch.errors import UserError
-from asynch.executors.broker import BrokerExecutor
+from asynch.errors import ExecutorError, UserError
+from asynch.executors.broker import BrokerExecutor, greet
 from tests.actions import acted, completed, file_of, rule, send, tries
 from tests.live import Live, let_host_work
 from tests.model_server import ModelServer
@@ -433,3 +433,16 @@ def test_no_worker_starts_with_a_broker_and_nothing_to_reach_it_with(monkeypatch
     monkeypatch.setitem(sys.modules, "kombu", None)
     with pytest.raises(UserError, match="asynch\\[broker\\]"):
         BrokerExecutor(BROKER)
+
+
+def test_a_broker_of_no_known_kind_is_the_operators_mistake() -> None:
+    with pytest.raises(UserError, match=r"^broker.url: nonsense://"):
+        BrokerExecutor("nonsense://user:planted@host/")
+
+
+@needs_broker
+def test_what_a_broker_refuses_names_no_secret() -> None:
+    with pytest.raises(ExecutorError) as caught:
+        greet(BROKER.replace("guest:guest", "guest:planted"))
+    assert "ACCESS_REFUSED" in caught.value.detail
+    assert "planted" not in str(caught.value)
