@@ -102,7 +102,7 @@ def file_document(stage: Stage) -> requests.Response:
 def tried_action(stage: Stage) -> requests.Response:
     action = NewAction(1, 2, 3, "thumb", 3, "image.thumbnail")
     with db.transaction(stage.hand.pool) as conn:
-        made = actions.insert_action(conn, tenant_id=OWN, action=action) or 0
+        made = actions.insert_actions(conn, tenant_id=OWN, actions=[action])[2]
         tried = Try("completed", attempt=1, since=datetime.now(UTC))
         actions.log_try(conn, tenant_id=OWN, action_id=made, tried=tried)
     return stage.call("POST", "/preAction/listActionLog", {})
@@ -166,8 +166,7 @@ def posted_result(stage: Stage) -> requests.Response:
     live = stage.team.live
     with db.transaction(live.parts.pool) as conn:
         action = NewAction(int(stage.things.task), 1, 1, "r", 2, HERE, await_seconds=60)
-        action_id = actions.insert_action(conn, tenant_id=OWN, action=action)
-    assert action_id is not None
+        action_id = actions.insert_actions(conn, tenant_id=OWN, actions=[action])[1]
     url = links.to_result(live.parts.box, live.url, tenant_id=OWN, action_id=action_id, patience_s=60)
     return requests.post(url, json={"success": True, "output": {"tags": ["red"]}}, timeout=10)
 

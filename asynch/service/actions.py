@@ -59,9 +59,24 @@ def fire(conn: Connection, *, tenant_id: int, file_id: int, cause: Cause) -> int
     if file is None or file["generation"] > MOST_GENERATIONS:
         return 0
     made = _made(conn, tenant_id, cause.output)
-    fired = [
-        rule for rule in matching(live, facts_of(file), file["identity"]) if _insert(conn, rule, file, made, cause)
-    ]
+    matched = {rule.id: rule for rule in matching(live, facts_of(file), file["identity"])}
+    wanted = [_action(rule, file) for rule in matched.values()]
+    fired = store.insert_actions(conn, tenant_id=tenant_id, actions=wanted) if wanted else {}
+    lanes: dict[str, int | None] = {}
+    work = []
+    for rule_id, action_id in fired.items():
+        rule = matched[rule_id]
+        lane = _lane_name(rule.spec)
+        if lane not in lanes:
+            lanes[lane] = _lane(conn, tenant_id, rule.spec)
+        if (lane_id := lanes[lane]) is None:
+            missing = f"there is no model {rule.spec.target_url.removeprefix(MODEL)}"
+            store.end_action(conn, tenant_id=tenant_id, action_id=action_id, status="failed", error=missing)
+        else:
+            work.append(_work(rule, action_id, lane_id, file, made, cause))
+    if work:
+        files.insert_work(conn, *work)
+        news.announce(conn, {each.lane_id for each in work})
     return len(fired)
 
 
@@ -73,26 +88,23 @@ def _made(conn: Connection, tenant_id: int, output: Any) -> Row | None:
     return files.find_file(conn, tenant_id=tenant_id, file_id=int(identity))
 
 
-def _insert(conn: Connection, rule: Rule, file: Row, made: Row | None, cause: Cause) -> bool:
-    tenant_id, spec = rule.tenant_id, rule.spec
-    action = NewAction(
+def _action(rule: Rule, file: Row) -> NewAction:
+    spec = rule.spec
+    waits = spec.await_result and spec.execute_mode != PROCESSOR
+    return NewAction(
         file["id"],
         rule.id,
         rule.version,
         spec.action_name,
         spec.execute_mode,
         spec.target_url,
-        spec.timeout_seconds if spec.await_result and spec.execute_mode != PROCESSOR else 0,
+        await_seconds=spec.timeout_seconds if waits else 0,
     )
-    action_id = store.insert_action(conn, tenant_id=tenant_id, action=action)
-    if action_id is None:
-        return False
-    lane_id = _lane(conn, tenant_id, spec)
-    if lane_id is None:
-        missing = f"there is no model {spec.target_url.removeprefix(MODEL)}"
-        store.end_action(conn, tenant_id=tenant_id, action_id=action_id, status="failed", error=missing)
-        return True
-    work = NewWork(
+
+
+def _work(rule: Rule, action_id: int, lane_id: int, file: Row, made: Row | None, cause: Cause) -> NewWork:
+    spec = rule.spec
+    return NewWork(
         lane_id=lane_id,
         id=action_id,
         parent_id=file["id"],
@@ -105,26 +117,32 @@ def _insert(conn: Connection, rule: Rule, file: Row, made: Row | None, cause: Ca
         timeout_s=_call_s(spec),
         schedule_s=_pauses_s(spec),
     )
-    files.insert_work(conn, work)
-    news.announce(conn, {lane_id})
-    return True
 
 
 def _is_models(spec: RuleSpec) -> bool:
     return spec.execute_mode == PROCESSOR and spec.target_url.startswith(MODEL)
 
 
+def _lane_name(spec: RuleSpec) -> str:
+    """One for each target: a receiver, a processor, a model, and one for all topics."""
+    if _is_models(spec):
+        return spec.target_url
+    if spec.execute_mode == WEBHOOK:
+        return LANE + callbacks.receiver_of(spec.target_url)
+    return LANE + ("topic" if spec.execute_mode == QUEUE else spec.target_url)
+
+
 def _lane(conn: Connection, tenant_id: int, spec: RuleSpec) -> int | None:
-    """One for each target; a model's own, so that its limit holds, None where the model is gone."""
+    """The lane's id; a model's is its own, so that its limit holds, None where the model is gone."""
     if _is_models(spec):
         return _models_lane(conn, tenant_id, spec.target_url.removeprefix(MODEL))
+    name = _lane_name(spec)
     if spec.execute_mode == WEBHOOK:
-        receiver = callbacks.receiver_of(spec.target_url)
-        lane = NewLane(LANE + receiver, f"webhook+{receiver}", _AT_ONCE, callbacks.TIMEOUT_S, callbacks.SCHEDULE_S)
-    elif spec.execute_mode == QUEUE:
-        lane = NewLane(LANE + "topic", BROKER, _AT_ONCE, callbacks.TIMEOUT_S, callbacks.SCHEDULE_S)
+        url = f"webhook+{callbacks.receiver_of(spec.target_url)}"
     else:
-        lane = NewLane(LANE + spec.target_url, f"local:{spec.target_url}", _AT_ONCE, 3600, _SCHEDULE_S)
+        url = BROKER if spec.execute_mode == QUEUE else f"local:{spec.target_url}"
+    schedule_s = _SCHEDULE_S if spec.execute_mode == PROCESSOR else callbacks.SCHEDULE_S
+    lane = NewLane(name, url, _AT_ONCE, callbacks.TIMEOUT_S, schedule_s)  # an action has a time-out of its own
     return ensure_lane(conn, tenant_id=tenant_id, lane=lane)
 
 

@@ -1,11 +1,12 @@
 -- What rules do to files: actions, which are tasks of the system, and each of their tries.
 
--- insert_action --
+-- insert_actions --
 -- No row where this version of the rule was fired for the file before.
 INSERT INTO asynch_action (tenant_id, file_id, rule_id, version, action_name, execute_mode, target_url, await_seconds)
-VALUES (%(tenant_id)s, %(file_id)s, %(rule_id)s, %(version)s, %(action_name)s, %(execute_mode)s, %(target_url)s,
-    %(await_seconds)s)
-ON CONFLICT (tenant_id, file_id, rule_id, version) DO NOTHING RETURNING id
+SELECT %(tenant_id)s, a.file_id, a.rule_id, a.version, a.action_name, a.execute_mode, a.target_url, a.await_seconds
+FROM jsonb_to_recordset(%(actions)s::jsonb) AS a(file_id bigint, rule_id bigint, version int, action_name text,
+    execute_mode smallint, target_url text, await_seconds int)
+ON CONFLICT (tenant_id, file_id, rule_id, version) DO NOTHING RETURNING id, rule_id
 
 -- lock_action --
 -- Its end is one of three: its task's, a posted result, or that none came in time.

@@ -135,14 +135,17 @@ VALUES (%(tenant_id)s, 'processor', %(name)s, %(base_url)s, %(tmp_host)s, %(at_o
 ON CONFLICT (tenant_id, model_name) WHERE deleted_at IS NULL DO NOTHING
 
 -- insert_work --
--- A task of the system's own: in one of its lanes, or in a model's, on behalf of that one's tenant.
+-- Tasks of the system's own: in its lanes, or in models', on behalf of their tenants.
 INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, input_ref, request_payload,
     queue_timeout_seconds, enqueue_at, wake_at, trace_context, upload_headers, timeout_seconds, retry_schedule)
-SELECT coalesce(%(id)s::bigint, asynch_new_id()), least(m.tenant_id, ~m.tenant_id), %(parent_id)s, m.lane_id, m.model_name, %(creator)s,
-       %(input_ref)s, %(payload)s, %(queue_timeout_s)s, now() + make_interval(secs => %(delay_s)s),
-       now() + make_interval(secs => %(delay_s)s + %(queue_timeout_s)s), %(trace_context)s, %(upload_headers)s,
-       %(timeout_s)s, %(schedule_s)s::int[]
-FROM asynch_models m WHERE m.lane_id = %(lane_id)s
+SELECT coalesce(w.id, asynch_new_id()), least(m.tenant_id, ~m.tenant_id), w.parent_id, m.lane_id, m.model_name, w.creator,
+       w.input_ref, w.payload, w.queue_timeout_s, now() + make_interval(secs => w.delay_s),
+       now() + make_interval(secs => w.delay_s + w.queue_timeout_s), w.trace_context, w.upload_headers, w.timeout_s,
+       w.schedule_s
+FROM jsonb_to_recordset(%(work)s::jsonb) AS w(
+    id bigint, parent_id bigint, lane_id int, creator text, input_ref text, payload text, queue_timeout_s int, delay_s int,
+    trace_context text, upload_headers text, timeout_s int, schedule_s int[])
+CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = w.lane_id OFFSET 0) m
 RETURNING id
 
 -- note_unneeded --

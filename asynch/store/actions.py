@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -43,10 +44,13 @@ class LogFilter:
     outcome: str | None = None
 
 
-def insert_action(conn: Connection, *, tenant_id: int, action: NewAction) -> int | None:
-    """Its id, which is also its task's; None where this version of the rule was fired for the file before."""
-    made = db.row(conn, "insert_action", tenant_id=tenant_id, **asdict(action))
-    return None if made is None else made["id"]
+def insert_actions(conn: Connection, *, tenant_id: int, actions: Sequence[NewAction]) -> dict[int, int]:
+    """Rules with the ids of their actions, which are also their tasks'.
+
+    Without those of which this version was fired for the file before.
+    """
+    told = orjson.dumps([asdict(action) for action in actions]).decode()
+    return {r["rule_id"]: r["id"] for r in db.rows(conn, "insert_actions", tenant_id=tenant_id, actions=told)}
 
 
 def lock_action(conn: Connection, *, tenant_id: int, action_id: int) -> Row | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+import orjson
+
 from asynch import db
 from asynch.db import Connection, Row
 
@@ -254,11 +256,11 @@ def add_tags(conn: Connection, *, tenant_id: int, file_id: int, tags: Sequence[s
     db.run(conn, "add_tags", tenant_id=tenant_id, id=file_id, tags=list(tags), most=most)
 
 
-def insert_work(conn: Connection, work: NewWork) -> int:
-    """Have something done; the id of its task."""
-    created: int = db.one(conn, "insert_work", **_params(work))["id"]
-    return created
+def insert_work(conn: Connection, *work: NewWork) -> list[int]:
+    """Have things done; the ids of their tasks."""
+    told = orjson.dumps([asdict(each) for each in work]).decode()
+    return [r["id"] for r in db.rows(conn, "insert_work", work=told)]
 
 
-def _params(values: NewUpload | NewFile | NewWork) -> dict[str, object]:
+def _params(values: NewUpload | NewFile) -> dict[str, object]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(values).items()}

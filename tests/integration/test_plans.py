@@ -334,8 +334,8 @@ OF_FILES: dict[str, tuple[str, Use, set[str]]] = {
 
 
 OF_FILES |= {
-    "insert_action": (
-        "action", lambda c: actions.insert_action(c, tenant_id=1, action=NewAction(1, 2, 3, "", 3, "")), set(),
+    "insert_actions": (
+        "action", lambda c: actions.insert_actions(c, tenant_id=1, actions=[NewAction(1, 2, 3, "", 3, "")]), set(),
     ),
     "lock_action": ("action", lambda c: actions.lock_action(c, tenant_id=1, action_id=1), {"asynch_action_pkey"}),
     "expire_actions": ("action", lambda c: actions.expire_actions(c, most=10), {"asynch_action_awaiting", "asynch_action_pkey"}),
