@@ -49,7 +49,7 @@ def make_rules(door: Door, cdn_url: str) -> None:
         triggerCondition=_FILMS,
         options={"format": "webm", "max_width": 480, "crf": 40},
     )
-    # of the film itself: what comes after a processor has the same file, and of what that made hears only a receiver
+    # what comes after a processor works on what that one made: a frame of the smaller film
     poster = door.make_rule(
         **processor, actionName=_POSTER, targetUrl="video.cover", triggerCondition=_FILMS, after=web
     )
@@ -82,16 +82,20 @@ def check_chain(film: Mapping[str, Any], calls: Sequence[Call]) -> None:
     poster = made.get(_POSTER)
     if set(made) != {_WEB, _POSTER, _CDN} or poster is None:
         raise Refused(f"{film['name']}: not the whole chain fired, but {', '.join(made) or 'nothing'}")
-    heard = [(call.told["data"]["file"]["identity"], call.told["data"]["action"]["input"]) for call in calls]
-    if heard != [(film["identity"], {"identity": poster["identity"]})]:
+    heard = [(call.told["data"]["file"]["identity"], _given(call).get("identity")) for call in calls]
+    if heard != [(film["identity"], poster["identity"])]:
         raise Refused(f"the CDN heard something else: {heard}")
+
+
+def _given(call: Call) -> Mapping[str, Any]:
+    """What the action before has made."""
+    return call.told["data"]["action"]["input"] or {}
 
 
 def told(call: Call) -> str:
     """A call as a line to print."""
     data = call.told["data"]
-    given = (data["action"]["input"] or {}).get("identity")
-    what = f"{call.told['type']} of {data['file']['name']}, input file {given}"
+    what = f"{call.told['type']} of {data['file']['name']}, input {_given(call).get('name')}"
     return f"CDN called by rule {data['action']['name']}: {what}; signature verified"
 
 

@@ -180,16 +180,20 @@ def test_hostile_names_and_tags_of_actions_are_text(visit: Visit, photo: Path, p
     expect(visit.page).to_have_title("Upload files – asynch")
 
 
-def test_tags_that_change_are_shown(visit: Visit, photo: Path, pool: db.Pool) -> None:
-    rule(visit.live, "Later", delaySeconds=604_800)
+def test_a_posted_result_its_tags_and_its_text_are_shown(visit: Visit, photo: Path, receiver: Receiver) -> None:
+    hook(visit.live, "Look at it", receiver, awaitResult=True)
     visit.choose(photo)
-    expect(act(visit.row("photo.jpg"), "Later")).to_be_visible(timeout=A_WHILE)
-    set_tags(pool, "boat", "sea")
+    expect(act(visit.row("photo.jpg"), "Look at it")).to_contain_text("Waiting for its result", timeout=A_WHILE)
+    output = {"tags": ["boat", "sea"], "note": "<b>calm</b>"}
+    where = (
+        receiver.messages[0].told["data"]["result_url"].partition("/action/")[2]
+    )  # the worker knows no address of ours
+    visit.live.call("POST", f"/action/{where}", {"success": True, "output": output}).raise_for_status()
 
     for row in (visit.row("photo.jpg"), visit.past("photo.jpg")):
-        expect(row.get_by_role("list", name="Tags").get_by_role("listitem")).to_have_text(
-            ["boat", "sea"], timeout=A_WHILE
-        )
+        expect(act(row, "Look at it")).to_contain_text("Done", timeout=A_WHILE)
+        expect(act(row, "Look at it")).to_contain_text("<b>calm</b>")
+        expect(row.get_by_role("list", name="Tags").get_by_role("listitem")).to_have_text(["boat", "sea"])
     expect(visit.page.get_by_role("log")).to_contain_text("photo.jpg: Tags: boat, sea")
 
 

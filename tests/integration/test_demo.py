@@ -55,13 +55,18 @@ def test_the_demo_leaves_its_files_and_nothing_that_runs(tmp_path: Path, scratch
         "film.mp4", "film-cover.jpg", "film-web.webm", "film-poster.jpg",
         "picture.jpg", "card.png", "picture-thumbnail.jpg", "card-thumbnail.jpg",
     }  # fmt: skip
-    for name in ("film-cover.jpg", "film-poster.jpg"):  # the poster comes after a smaller film, and is not one of that
+    for name, size in (
+        ("film-cover.jpg", (854, 480)),
+        ("film-poster.jpg", (480, 270)),
+    ):  # the poster is film-web.webm's
         with Image.open(made / name) as frame:
-            assert frame.size == (854, 480)
+            assert frame.size == size
             assert ImageStat.Stat(frame.convert("L")).stddev[0] > 20
     assert (made / "film-web.webm").read_bytes().startswith(b"\x1aE\xdf\xa3")
     said = " ".join(ran.stdout.split())
-    assert re.search(r"CDN called by rule cdn: file\.completed of film\.mp4, input file \d+; signature verified", said)
+    assert re.search(
+        r"CDN called by rule cdn: file\.completed of film\.mp4, input film\.cover\.jpg; signature verified", said
+    )
     assert re.search(r"film\.mp4 web [\d.]+ film-web\.webm.* film\.mp4 poster web [\d.]+ film-poster\.jpg", said)
     assert re.search(r"film\.mp4 cdn poster [\d.]+ told of film-poster\.jpg", said)
     assert list(scratch.iterdir()) == []
