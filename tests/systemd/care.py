@@ -66,9 +66,11 @@ def _upgrade(install_it: Callable[[], object]) -> str:
     creator = threading.Thread(target=keep_creating)
     held = [slow(6.0)]
     creator.start()
-    away = gap_while(install_it)
-    stop.set()
-    creator.join()
+    try:
+        away = gap_while(install_it)
+    finally:
+        stop.set()
+        creator.join()
     items = completed(held, 60) + [item for n in range(0, len(made), 500) for item in completed(made[n : n + 500], 300)]
     assert len(set(made)) == len(made) > 20
     assert calls[held[0]] == 1
