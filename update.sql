@@ -168,6 +168,10 @@ ALTER TABLE asynch_task ADD COLUMN IF NOT EXISTS call_attempt integer NOT NULL D
 ALTER TABLE asynch_task ADD COLUMN IF NOT EXISTS progress_at timestamptz;
 -- Since version 3: the lane of its callback_url, where a word on its end is delivered; null without one.
 ALTER TABLE asynch_task ADD COLUMN IF NOT EXISTS callback_lane integer;
+-- Since version 5: terms of its own in place of its lane's: how long a call may take, and the pauses between attempts,
+-- seconds. Of actions, whose rules say both.
+ALTER TABLE asynch_task ADD COLUMN IF NOT EXISTS timeout_seconds integer;
+ALTER TABLE asynch_task ADD COLUMN IF NOT EXISTS retry_schedule integer[];
 -- Since version 3: what was made on account of a task, such as the deliveries of its callbacks. Nearly always empty.
 CREATE INDEX IF NOT EXISTS asynch_task_children ON asynch_task (tenant_id, parent_id) WHERE parent_id IS NOT NULL;
 -- Since version 3: of whom it must be told that they are about to go, and when. A negative number was told already.
@@ -313,6 +317,8 @@ CREATE TABLE IF NOT EXISTS asynch_tenant (
     permit_id       integer NOT NULL UNIQUE DEFAULT nextval('asynch_lane'),  -- lock key of its calls, never a lane's
     CONSTRAINT asynch_tenant_limits CHECK (max_concurrency >= 0 AND queue_limit >= 0)
 );
+-- Since version 5: another with each change of its rules, so that who keeps them in memory knows whether they are right.
+ALTER TABLE asynch_tenant ADD COLUMN IF NOT EXISTS rules_stamp uuid;
 -- Every tenant with a model has a row, so that `limits` finds a lock key too.
 INSERT INTO asynch_tenant (tenant_id) SELECT DISTINCT tenant_id FROM asynch_models ON CONFLICT DO NOTHING;
 
@@ -458,6 +464,8 @@ CREATE TABLE IF NOT EXISTS asynch_file (
     parent       bigint,                               -- the file that it was made from
     PRIMARY KEY (tenant_id, id)
 );
+-- Since version 5: how many files it was made through; what rules make may fire rules, but not for ever.
+ALTER TABLE asynch_file ADD COLUMN IF NOT EXISTS generation smallint NOT NULL DEFAULT 0;
 -- A tenant's content is there once.
 CREATE UNIQUE INDEX IF NOT EXISTS asynch_file_content ON asynch_file (tenant_id, sha256);
 CREATE INDEX IF NOT EXISTS asynch_file_children ON asynch_file (tenant_id, parent) WHERE parent IS NOT NULL;
@@ -534,6 +542,10 @@ CREATE INDEX IF NOT EXISTS asynch_pre_action_there ON asynch_pre_action (tenant_
 CREATE INDEX IF NOT EXISTS asynch_pre_action_after ON asynch_pre_action (tenant_id, after_id)
     WHERE deleted_at IS NULL AND after_id IS NOT NULL;
 
+-- Since version 5: those that were there before have a stamp too.
+UPDATE asynch_tenant t SET rules_stamp = gen_random_uuid()
+WHERE t.rules_stamp IS NULL AND EXISTS (SELECT 1 FROM asynch_pre_action r WHERE r.tenant_id = t.tenant_id);
+
 -- Every version there ever was of a rule, the present one too; none is changed or deleted.
 CREATE TABLE IF NOT EXISTS asynch_pre_action_version (
     tenant_id  bigint NOT NULL,
@@ -559,9 +571,18 @@ CREATE TABLE IF NOT EXISTS asynch_action (
     output       jsonb,
     created_at   timestamptz NOT NULL DEFAULT now(),
     completed_at timestamptz,
-    PRIMARY KEY (tenant_id, id),
-    CONSTRAINT asynch_action_status CHECK (status IN ('pending', 'completed', 'failed'))
+    PRIMARY KEY (tenant_id, id)
 );
+-- Since version 5: of one that ends with a posted result, how long that may take (0: it ends with its task), and until when.
+ALTER TABLE asynch_action ADD COLUMN IF NOT EXISTS await_seconds integer NOT NULL DEFAULT 0;
+ALTER TABLE asynch_action ADD COLUMN IF NOT EXISTS deadline timestamptz;
+-- Since version 5: an action that has ended without a result still takes one; later ones are refused.
+ALTER TABLE asynch_action ADD COLUMN IF NOT EXISTS answered boolean NOT NULL DEFAULT false;
+ALTER TABLE asynch_action DROP CONSTRAINT IF EXISTS asynch_action_status;
+ALTER TABLE asynch_action ADD CONSTRAINT asynch_action_status
+    CHECK (status IN ('pending', 'awaiting', 'completed', 'failed'));
+-- Finds those whose result did not come in time.
+CREATE INDEX IF NOT EXISTS asynch_action_awaiting ON asynch_action (deadline) WHERE status = 'awaiting';
 CREATE UNIQUE INDEX IF NOT EXISTS asynch_action_once ON asynch_action (tenant_id, file_id, rule_id, version);
 
 -- Each try of an action.
@@ -583,5 +604,21 @@ CREATE TABLE IF NOT EXISTS asynch_action_log (
 -- Forgets what is older than op_log_retention.
 CREATE INDEX IF NOT EXISTS asynch_action_log_age ON asynch_action_log USING brin (created_at);
 
-INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '4')
+-- Since version 5: what actions publish where no broker is set, until somebody takes it (README, "Topics without a broker").
+CREATE TABLE IF NOT EXISTS asynch_message (
+    id         bigint NOT NULL,                        -- of the action
+    tenant_id  bigint NOT NULL,
+    topic      text NOT NULL,
+    body       jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, topic, id)
+);
+
+-- Since version 5: objects in storage that nobody needs, until they are removed; written with the move that made them so.
+CREATE TABLE IF NOT EXISTS asynch_unneeded (
+    key        text PRIMARY KEY,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '5')
 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE asynch_meta.value::integer < excluded.value::integer;

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from asynch import db, spans, wiring
 from asynch.errors import AsynchError
+from asynch.executors import broker
 from asynch.media import ffmpeg
 from asynch.service import schema
 from asynch.settings import Settings
@@ -86,9 +87,8 @@ def _ffmpeg(_: Settings) -> str:
 
 
 def _broker(settings: Settings) -> str:
-    if settings.broker.url.get_secret_value():
-        return "not used in this version"
-    return "none: the Postgres queue itself"
+    url = settings.broker.url.get_secret_value()
+    return f"{broker.greet(url)} answers" if url else "none: the Postgres queue itself"
 
 
 def _tracing(settings: Settings) -> str:

@@ -7,6 +7,7 @@ import socket
 from asynch import db, spans
 from asynch.cleaner.terms import Terms as CleanerTerms
 from asynch.errors import UserError
+from asynch.executors.broker import BrokerExecutor
 from asynch.executors.egress import Policy
 from asynch.executors.http import HttpExecutor
 from asynch.executors.webhook import WebhookExecutor
@@ -126,6 +127,7 @@ def worker_setup(settings: Settings) -> Setup:
         delete_results=settings.cleaner.delete_results,
         part_ttl_s=settings.uploads.part_ttl,
     )
+    broker_url = settings.broker.url.get_secret_value()
     egress, loopback = settings.egress, settings.egress_allow_loopback
     tmp = TmpDir(settings.tmp_path, max_bytes=worker.tmp_max)
     http = HttpExecutor(Policy.parse(egress.models_allow, egress.deny, allow_loopback=loopback))
@@ -149,6 +151,7 @@ def worker_setup(settings: Settings) -> Setup:
         cleaner=cleaner if settings.cleaner.enabled else None,
         executor=http,
         webhooks=WebhookExecutor(Policy.parse(egress.webhooks_allow, egress.deny, allow_loopback=loopback)),
+        broker=BrokerExecutor(broker_url) if broker_url else None,
         workshop=Workshop(
             Incoming(settings.tmp_path),
             storage,
@@ -158,7 +161,7 @@ def worker_setup(settings: Settings) -> Setup:
             settings.uploads.types,
             settings.uploads.scan_command,
         ),
-        registry=Registry(settings.uploads.covers),
+        registry=Registry(settings.uploads.covers, tmp),
         follower=http,
         storage=storage,
         box=box,

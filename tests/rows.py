@@ -67,6 +67,8 @@ def emptied_dsn(module_dsn: str) -> str:
             "upload",
             "action",
             "action_log",
+            "message",
+            "unneeded",
         )
         conn.execute("; ".join(f"DELETE FROM asynch_{table}" for table in tables).encode())
     return module_dsn

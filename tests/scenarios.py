@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import requests
 
 from asynch import db
-from asynch.service import progress
+from asynch.service import links, progress
 from asynch.store import actions, files
-from asynch.store.actions import NewAction
+from asynch.store.actions import NewAction, Try
 from tests import rows
 from tests.integration.test_routes_matrix import HERE, OWN, RULE, TUS, Cast, Things
 from tests.task_api import Hand
@@ -102,9 +102,9 @@ def file_document(stage: Stage) -> requests.Response:
 def tried_action(stage: Stage) -> requests.Response:
     action = NewAction(1, 2, 3, "thumb", 3, "image.thumbnail")
     with db.transaction(stage.hand.pool) as conn:
-        made = actions.insert_action(conn, tenant_id=OWN, action=action) or 0
-        now = datetime.now(UTC)
-        actions.log_try(conn, tenant_id=OWN, action_id=made, attempt=1, outcome="completed", since=now, error="")
+        made = actions.insert_actions(conn, tenant_id=OWN, actions=[action])[2]
+        tried = Try("completed", attempt=1, since=datetime.now(UTC))
+        actions.log_try(conn, tenant_id=OWN, action_id=made, tried=tried)
     return stage.call("POST", "/preAction/listActionLog", {})
 
 
@@ -161,6 +161,16 @@ def socket(stage: Stage) -> requests.Response:
     return stage.task("/ws", **HANDSHAKE)
 
 
+def posted_result(stage: Stage) -> requests.Response:
+    """What became of an action, by the link that its message brings."""
+    live = stage.team.live
+    with db.transaction(live.parts.pool) as conn:
+        action = NewAction(int(stage.things.task), 1, 1, "r", 2, HERE, await_seconds=60)
+        action_id = actions.insert_actions(conn, tenant_id=OWN, actions=[action])[1]
+    url = links.to_result(live.parts.box, live.url, tenant_id=OWN, action_id=action_id, patience_s=60)
+    return requests.post(url, json={"success": True, "output": {"tags": ["red"]}}, timeout=10)
+
+
 def word_of_progress(stage: Stage) -> requests.Response:
     (claim,) = stage.hand.take(stage.things.task)
     fields = {"tenant_id": claim.tenant_id, "task_id": claim.id, "attempt": claim.call_attempt}
@@ -213,6 +223,7 @@ SCENARIOS: Mapping[tuple[str, int], Scenario] = {
     ("streams.events", 204): lambda stage: stage.done().task("/events", Last_Event_ID="999"),
     ("streams.socket", 101): socket,
     ("progress.post_progress", 204): word_of_progress,
+    ("results.post_result", 204): posted_result,
     ("stats.list_model_stat", 200): lambda stage: stage.done().call("POST", "/stat/listModelStat", {}),
     ("services.list_service", 200): services,
     ("uploads.upload", 200): lambda stage: stage.form(

@@ -18,6 +18,8 @@ from asynch.cleaner.notice import notice
 from asynch.cleaner.purge import forget, purge
 from asynch.cleaner.retry import retry
 from asynch.cleaner.terms import Terms
+from asynch.cleaner.unanswered import unanswered
+from asynch.cleaner.unneeded import unneeded
 from asynch.cleaner.unsent import unsent
 from asynch.errors import DatabaseDown
 from asynch.storage import Storage
@@ -48,6 +50,8 @@ class Cleaner:
         self._every(seldom, "lose", partial(lose, pool, terms, storage))
         self._every(seldom, "purge", partial(purge, pool, terms, storage, self._stop.is_set))
         self._every(seldom, "forget", partial(forget, pool, terms))
+        self._every(often, "unanswered", partial(unanswered, pool, terms))
+        self._every(seldom, "unneeded", partial(unneeded, pool, terms, storage))
         self._every(seldom, "unsent", partial(unsent, pool, terms, storage))
         self._every(seldom, "fold", partial(fold, pool, terms))
         self._every(_SWEEP_EVERY_S, "sweep", partial(storage.sweep, _LEFT_BEHIND_S))

@@ -1,29 +1,39 @@
-"""Fires rules: those that match a file become tasks, once a file, rule and version, in the caller's transaction."""
+"""Fires rules: those that match a file become tasks, once a file, rule and version; and what comes of those tasks.
+
+All of it in the caller's transaction: the fact that fires a rule and the action are both there, or neither.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
 from asynch.db import Connection, Row
+from asynch.domain import callbacks
+from asynch.domain.answers import MOST_TAGS, tags_in
 from asynch.domain.rules import RetryStrategy
 from asynch.domain.states import State
 from asynch.service.lanes import ensure_lane
-from asynch.service.rules import facts_of, matching
+from asynch.service.rule_specs import MODEL, PROCESSOR, QUEUE, WEBHOOK
+from asynch.service.rules import facts_of, live_rules, matching
 from asynch.store import actions as store
-from asynch.store import files, news, rules
+from asynch.store import files, models, news, tasks
 from asynch.store.actions import NewAction
 from asynch.store.files import NewLane, NewWork
-from asynch.store.rules import Rule
+from asynch.store.rules import Rule, RuleSpec
 
-#: How a lane of actions is called, before its rule and version.
+#: Files made through more files than this fire nothing.
+MOST_GENERATIONS = 4
+#: How a lane of actions is called, before its target.
 LANE = "action:"
-_WEBHOOK, _LOCAL = 2, 3
+#: The target of what is published.
+BROKER = "broker:"
 _AT_ONCE = 8
+#: A processor's pauses between attempts where its rule says nothing, seconds; deliveries have those of callbacks.
+_SCHEDULE_S = (5, 60, 600)
 #: An action that is not begun in so much time after it is due is given up.
 _PATIENCE_S = 3 * 86_400
 
@@ -32,10 +42,11 @@ _PATIENCE_S = 3 * 86_400
 class Cause:
     """Why rules are fired: on whose behalf, and after which of them."""
 
-    creator: str = ""
+    creator: str = ""  #: empty: the file's
     trace_context: str = ""
     after: int | None = None  #: the rule whose action has succeeded; None: the file is complete
     output: Any = None  #: of that action
+    maker: int | None = None  #: the rule that made the file, which does not fire on it
 
 
 def fire(conn: Connection, *, tenant_id: int, file_id: int, cause: Cause) -> int:
@@ -43,72 +54,171 @@ def fire(conn: Connection, *, tenant_id: int, file_id: int, cause: Cause) -> int
 
     A file that is complete fires the rules that wait for no other; an action's success those that wait for its rule.
     """
-    live = [rule for rule in rules.list_live(conn, tenant_id) if rule.spec.after_id == cause.after]
+    live = [r for r in live_rules(conn, tenant_id) if r.spec.after_id == cause.after and r.id != cause.maker]
     file = files.find_file(conn, tenant_id=tenant_id, file_id=file_id) if live else None
-    if file is None:
+    if file is None or file["generation"] > MOST_GENERATIONS:
         return 0
-    fired = [rule for rule in matching(live, facts_of(file), file["identity"]) if _insert(conn, file, rule, cause)]
+    made = _made(conn, tenant_id, cause.output)
+    matched = {rule.id: rule for rule in matching(live, facts_of(file), file["identity"])}
+    wanted = [_action(rule, file) for rule in matched.values()]
+    fired = store.insert_actions(conn, tenant_id=tenant_id, actions=wanted) if wanted else {}
+    lanes: dict[str, int | None] = {}
+    work = []
+    for rule_id, action_id in fired.items():
+        rule = matched[rule_id]
+        lane = _lane_name(rule.spec)
+        if lane not in lanes:
+            lanes[lane] = _lane(conn, tenant_id, rule.spec)
+        if (lane_id := lanes[lane]) is None:
+            missing = f"there is no model {rule.spec.target_url.removeprefix(MODEL)}"
+            store.end_action(conn, tenant_id=tenant_id, action_id=action_id, status="failed", error=missing)
+        else:
+            work.append(_work(rule, action_id, lane_id, file, made, cause))
+    if work:
+        files.insert_work(conn, *work)
+        news.announce(conn, {each.lane_id for each in work})
     return len(fired)
 
 
-def _insert(conn: Connection, file: Row, rule: Rule, cause: Cause) -> bool:
-    lane = _lane(rule)
-    if lane is None:
-        return False
-    tenant_id = file["tenant_id"]
+def _made(conn: Connection, tenant_id: int, output: Any) -> Row | None:
+    """The file that is the output of the action before."""
+    identity = output.get("identity") if isinstance(output, dict) else None
+    if not isinstance(identity, str) or not (identity.isascii() and identity.isdigit() and len(identity) < 19):
+        return None
+    return files.find_file(conn, tenant_id=tenant_id, file_id=int(identity))
+
+
+def _action(rule: Rule, file: Row) -> NewAction:
     spec = rule.spec
-    action = NewAction(file["id"], rule.id, rule.version, spec.action_name, spec.execute_mode, spec.target_url)
-    action_id = store.insert_action(conn, tenant_id=tenant_id, action=action)
-    if action_id is None:
-        return False
-    lane_id = ensure_lane(conn, tenant_id=tenant_id, lane=lane)
-    work = NewWork(
+    waits = spec.await_result and spec.execute_mode != PROCESSOR
+    return NewAction(
+        file["id"],
+        rule.id,
+        rule.version,
+        spec.action_name,
+        spec.execute_mode,
+        spec.target_url,
+        await_seconds=spec.timeout_seconds if waits else 0,
+    )
+
+
+def _work(rule: Rule, action_id: int, lane_id: int, file: Row, made: Row | None, cause: Cause) -> NewWork:
+    spec = rule.spec
+    return NewWork(
         lane_id=lane_id,
         id=action_id,
         parent_id=file["id"],
-        input_ref=spec.target_url if spec.execute_mode == _WEBHOOK else f"store:{file['key']}",
-        payload=orjson.dumps(_payload(file, rule, action_id, cause), default=_plain).decode(),
-        creator=cause.creator,
+        input_ref=_input(spec, made or file),
+        payload=orjson.dumps(_payload(rule, action_id, file, made, cause), default=_plain).decode(),
+        creator=cause.creator or file["creator"],
         delay_s=spec.delay_seconds,
         queue_timeout_s=_PATIENCE_S,
         trace_context=cause.trace_context,
+        timeout_s=_call_s(spec),
+        schedule_s=_pauses_s(spec),
     )
-    files.insert_work(conn, work)
-    news.announce(conn, {lane_id})
-    return True
 
 
-def _lane(rule: Rule) -> NewLane | None:
-    """A lane for each version of a rule, as what it asks is the lane's; None for a mode that is not there yet."""
-    spec = rule.spec
-    name = f"{LANE}{rule.id}:{rule.version}"
-    if spec.execute_mode == _WEBHOOK:
-        target = urlsplit(spec.target_url)
-        url = f"webhook+{target.scheme}://{target.netloc}"
-    elif spec.execute_mode == _LOCAL and not spec.target_url.startswith("model:"):
-        url = f"local:{spec.target_url}"
+def _is_models(spec: RuleSpec) -> bool:
+    return spec.execute_mode == PROCESSOR and spec.target_url.startswith(MODEL)
+
+
+def _lane_name(spec: RuleSpec) -> str:
+    """One for each target: a receiver, a processor, a model, and one for all topics."""
+    if _is_models(spec):
+        return spec.target_url
+    if spec.execute_mode == WEBHOOK:
+        return LANE + callbacks.receiver_of(spec.target_url)
+    return LANE + ("topic" if spec.execute_mode == QUEUE else spec.target_url)
+
+
+def _lane(conn: Connection, tenant_id: int, spec: RuleSpec) -> int | None:
+    """The lane's id; a model's is its own, so that its limit holds, None where the model is gone."""
+    if _is_models(spec):
+        return _models_lane(conn, tenant_id, spec.target_url.removeprefix(MODEL))
+    name = _lane_name(spec)
+    if spec.execute_mode == WEBHOOK:
+        url = f"webhook+{callbacks.receiver_of(spec.target_url)}"
     else:
+        url = BROKER if spec.execute_mode == QUEUE else f"local:{spec.target_url}"
+    schedule_s = _SCHEDULE_S if spec.execute_mode == PROCESSOR else callbacks.SCHEDULE_S
+    lane = NewLane(name, url, _AT_ONCE, callbacks.TIMEOUT_S, schedule_s)  # an action has a time-out of its own
+    return ensure_lane(conn, tenant_id=tenant_id, lane=lane)
+
+
+def _models_lane(conn: Connection, tenant_id: int, name: str) -> int | None:
+    model = models.find_model(conn, tenant_id=tenant_id, id=None, name=name)
+    if model is None:
         return None
-    pauses = RetryStrategy.parse(spec.retry_strategy).pauses_s()
-    return NewLane(name, url, _AT_ONCE, spec.timeout_seconds, pauses)
+    tasks.share_lanes(conn, [model.lane_id])  # who deletes the model does so before this, or finds what is added here
+    model = models.find_model(conn, tenant_id=tenant_id, id=model.id, name=None)
+    return None if model is None else model.lane_id
 
 
-def _payload(file: Row, rule: Rule, action_id: int, cause: Cause) -> dict[str, Any]:
-    """What the executor needs: options of a processor, or what a receiver is told."""
+def _input(spec: RuleSpec, file: Row) -> str | None:
+    """Where the work finds what it works on: a topic, a receiver, a stored file; a model is told in its payload."""
+    if spec.execute_mode != PROCESSOR:
+        return spec.target_url
+    return None if _is_models(spec) else f"store:{file['key']}"
+
+
+def _call_s(spec: RuleSpec) -> int | None:
+    """How long one call may take: a model has a time-out of its own, and a receiver that is waited for is only told."""
+    if _is_models(spec):
+        return None
+    if spec.execute_mode == PROCESSOR:
+        return spec.timeout_seconds
+    return min(spec.timeout_seconds, callbacks.TIMEOUT_S)
+
+
+def _pauses_s(spec: RuleSpec) -> tuple[int, ...] | None:
+    return RetryStrategy.parse(spec.retry_strategy).pauses_s() if spec.retry_strategy else None
+
+
+def _payload(rule: Rule, action_id: int, file: Row, made: Row | None, cause: Cause) -> dict[str, Any]:
+    """What the executor needs: options of a processor, or what a receiver or a model is told."""
     spec = rule.spec
-    if spec.execute_mode == _LOCAL:
-        return {"options": orjson.loads(spec.options)}
+    options = orjson.loads(spec.options)
+    if spec.execute_mode == PROCESSOR and not _is_models(spec):
+        return {"options": options}
     told = {"id": str(action_id), "rule": str(rule.id), "name": spec.action_name, "type": spec.action_type}
     return {
         "type": "file.completed",
         "timestamp": file["updated_at"].isoformat(),
         "action": told | {"version": rule.version, "input": cause.output},
         "file": dict(file),
+        "made": None if made is None else dict(made),
+        "options": options,
+        "result_s": spec.timeout_seconds,
     }
 
 
 def _plain(value: Any) -> str:
     return str(value)
+
+
+def succeed(conn: Connection, action: Row, *, output: Any, cause: Cause) -> None:
+    """An action is done: note it with its output, whose tags are the file's now, and fire what waits for its rule.
+
+    One that has ended before stays as it is.
+    """
+    tenant_id = action["tenant_id"]
+    if not store.end_action(conn, tenant_id=tenant_id, action_id=action["id"], status="completed", output=output):
+        return
+    add_tags(conn, action, output)
+    output = action["output"] if output is None else output
+    fire(
+        conn,
+        tenant_id=tenant_id,
+        file_id=action["file_id"],
+        cause=replace(cause, after=action["rule_id"], output=output),
+    )
+
+
+def add_tags(conn: Connection, action: Row, output: Any) -> None:
+    """Write the tags of an action's answer to its file."""
+    if tags := tags_in(output):
+        files.add_tags(conn, tenant_id=action["tenant_id"], file_id=action["file_id"], tags=tags, most=MOST_TAGS)
 
 
 def action_document(row: Row) -> Mapping[str, Any]:

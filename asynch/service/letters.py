@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import time
 from typing import Any
@@ -16,6 +16,7 @@ from asynch.domain import callbacks
 from asynch.domain.principal import served_by
 from asynch.errors import ErrorCode, ExecutorError
 from asynch.secretbox import SecretBox, SecretError
+from asynch.service import links
 from asynch.service.documents import Documents, as_json, file_document
 from asynch.store import webhooks
 
@@ -29,7 +30,7 @@ class Letter:
     id: str  #: the same however often it is delivered
     about: str  #: the id of the task it tells of; empty where it tells of none
     text: str
-    headers: Mapping[str, str] = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +42,39 @@ class Letters:
     documents: Documents
 
     def written(self, system_tenant: int, delivery_id: int, snapshot: str) -> Letter:
-        """The message of a delivery. ExecutorError when no secret of the tenant can be read. DatabaseDown."""
+        """The message of a delivery, signed. ExecutorError when no secret of the tenant can be read. DatabaseDown."""
+        letter = self.unsigned(system_tenant, delivery_id, snapshot)
+        keys = self._keys(served_by(system_tenant))
+        return replace(letter, headers=callbacks.signed(keys, letter.id, int(time()), letter.text.encode()))
+
+    def unsigned(self, system_tenant: int, delivery_id: int, snapshot: str) -> Letter:
+        """The same for those who need no proof of whom it comes from."""
         told, tenant_id = orjson.loads(snapshot), served_by(system_tenant)
         row, message_id = told.get("task"), told.get("id") or message_id_of(delivery_id)
-        data = self.documents.status(_row(row)) if row else self._about_file(told)
+        data = self.documents.status(_row(row)) if row else self._about_file(told, tenant_id, delivery_id)
         body = as_json({"type": told["type"], "timestamp": told["timestamp"], "data": data})
-        headers = callbacks.signed(self._keys(tenant_id), message_id, int(time()), body)
-        return Letter(message_id, str(row["id"]) if row else "", body.decode(), headers)
+        return Letter(message_id, str(row["id"]) if row else "", body.decode())
 
-    def _about_file(self, told: Mapping[str, Any]) -> dict[str, Any]:
+    def asked(self, snapshot: str) -> str:
+        """What a model is asked by an action: the rule's options, and the file."""
+        told = orjson.loads(snapshot)
+        return as_json({**told["options"], **self._of_file(told)}).decode()
+
+    def _about_file(self, told: Mapping[str, Any], tenant_id: int, action_id: int) -> dict[str, Any]:
         """What an action tells of a file; nothing where it is none."""
         if "file" not in told:
             return {}
-        return {"action": told["action"], "file": file_document(self.documents.storage, told["file"])}
+        patience_s = told.get("result_s", 0)
+        base_url = self.documents.public_url
+        url = links.to_result(self.box, base_url, tenant_id=tenant_id, action_id=action_id, patience_s=patience_s)
+        return {**self._of_file(told), "result_url": url}
+
+    def _of_file(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """The action and its file; what the action before has made stands in place of its identity."""
+        action, made = told["action"], told.get("made")
+        if made:
+            action = {**action, "input": file_document(self.documents.storage, made)}
+        return {"action": action, "file": file_document(self.documents.storage, told["file"])}
 
     def _keys(self, tenant_id: int) -> list[str]:
         with db.connection(self.pool) as conn:

@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 from asynch import db
 from asynch.db import Connection, Pool
 from asynch.domain import bindings
-from asynch.domain.principal import Caller, Principal
+from asynch.domain.principal import Caller, Principal, served_by
 from asynch.domain.states import State
 from asynch.errors import Conflict, ExecutorError, Forbidden, InvalidInput, Mistake, NotFound
 from asynch.executors.egress import Policy
@@ -146,14 +146,12 @@ class Registry:
             raise InvalidInput([Mistake("#/route", str(exc))]) from exc
 
     def _cancel_all(self, conn: Connection, model: Model, updater: str) -> None:
-        cancelled = tasks.cancel(
-            conn,
-            tenant_id=model.tenant_id,
-            ids=store.open_tasks(conn, model),
-            updater=updater,
-            failed_retention_s=self.failed_retention_s,
-        )
-        news.announce_cancel(conn, [task_id for task_id, state in cancelled if state == State.RUNNING])
+        ids = store.open_tasks(conn, model)
+        for owner in (model.tenant_id, served_by(model.tenant_id)):  # actions on files are the system's
+            cancelled = tasks.cancel(
+                conn, tenant_id=owner, ids=ids, updater=updater, failed_retention_s=self.failed_retention_s
+            )
+            news.announce_cancel(conn, [task_id for task_id, state in cancelled if state == State.RUNNING])
 
     def _note(self, conn: Connection, caller: Caller, op_type: str, spec: ModelSpec, asked: Mapping[str, Any]) -> None:
         """Write the op log row: what was asked, bindings masked."""

@@ -6,12 +6,12 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from time import monotonic, time
-from urllib.parse import urlencode
+from time import monotonic
 
 from asynch import db
-from asynch.errors import Conflict, DatabaseDown, Forbidden, Gone, NotFound
+from asynch.errors import Conflict, DatabaseDown, Gone, NotFound
 from asynch.secretbox import SecretBox
+from asynch.service import links
 from asynch.service.announcer import Announcer
 from asynch.store.progress import Note, find_call, write_progress
 
@@ -29,23 +29,15 @@ _Key = tuple[int, int, int]
 
 def link(box: SecretBox, base_url: str, *, tenant_id: int, task_id: int, attempt: int, until: float) -> str:
     """Where the model called by this attempt may post its progress until then (epoch seconds), and nobody else."""
-    fields = {"tenant": tenant_id, "attempt": attempt, "expires": int(until) + _GRACE_S}
-    signature = box.sign(_PURPOSE, _message(task_id, *map(str, fields.values())))
-    return f"{base_url}/task/{task_id}/progress?{urlencode({**fields, 'signature': signature})}"
+    fields = {"tenant": tenant_id, "attempt": attempt}
+    query = links.signed(box, _PURPOSE, task_id, fields, until=until + _GRACE_S)
+    return f"{base_url}/task/{task_id}/progress?{query}"
 
 
 def check(box: SecretBox, task_id: int, query: Mapping[str, str]) -> tuple[int, int]:
     """Tenant and attempt of a link; Forbidden when it was altered or is too old."""
-    tenant_id, attempt, expires = (query.get(name, "") for name in ("tenant", "attempt", "expires"))
-    if not box.verify(_PURPOSE, _message(task_id, tenant_id, attempt, expires), query.get("signature", "")):
-        raise Forbidden("The link is unsigned or was altered.", code="link_invalid")
-    if int(expires) <= time():
-        raise Forbidden("The link has expired.", code="link_expired")
-    return int(tenant_id), int(attempt)
-
-
-def _message(task_id: int, *fields: str) -> bytes:
-    return " ".join((str(task_id), *fields)).encode(errors="replace")  # numbers: none can run into the next
+    tenant_id, attempt = links.check(box, _PURPOSE, task_id, ("tenant", "attempt"), query)
+    return tenant_id, attempt
 
 
 class Progress:

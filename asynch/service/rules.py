@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 from pydantic.alias_generators import to_camel
 
@@ -18,7 +21,7 @@ from asynch.domain.rules import Check, Condition, FileFacts, compiled, in_rollou
 from asynch.errors import Conflict, Forbidden, InvalidInput, Mistake, NotFound
 from asynch.service.rule_specs import Checks
 from asynch.service.webhooks import Webhooks
-from asynch.store import files, news, tenants
+from asynch.store import files, tenants
 from asynch.store import rules as store
 from asynch.store.oplog import Operation, insert_op_logs
 from asynch.store.rules import ON, Rule, RuleFilter, RuleSpec, as_text
@@ -38,6 +41,30 @@ def facts_of(file: Row) -> FileFacts:
         upload_id=file["upload_id"],
         is_derived=file["parent"] is not None,
     )
+
+
+#: what tenants' rules were under a stamp, which is another with each change and nowhere met again
+_kept: OrderedDict[UUID, tuple[Rule, ...]] = OrderedDict()
+_keeping = threading.Lock()
+_MOST_KEPT = 256
+
+
+def live_rules(conn: Connection, tenant_id: int) -> tuple[Rule, ...]:
+    """The rules of a tenant that are on, the oldest first: read once a change, and right at once."""
+    stamp = store.find_stamp(conn, tenant_id)
+    if stamp is None:
+        return ()
+    with _keeping:
+        if stamp in _kept:
+            _kept.move_to_end(stamp)
+            return _kept[stamp]
+    # if newer than the stamp, whoever changed them has left another
+    found = tuple(store.list_live(conn, tenant_id))
+    with _keeping:
+        _kept[stamp] = found
+        while len(_kept) > _MOST_KEPT:
+            _kept.popitem(last=False)
+    return found
 
 
 def matching(rules: Iterable[Rule], facts: FileFacts, identity: str) -> list[Rule]:
@@ -188,10 +215,10 @@ class Rules:
         return version
 
     def _note(self, conn: Connection, caller: Caller, op_type: str, spec: RuleSpec, asked: Mapping[str, Any]) -> None:
-        """Write the op log row, and tell whoever keeps rules in memory."""
+        """Write the op log row, and whoever keeps rules in memory keeps former ones from now on."""
         text = as_text({to_camel(name): value for name, value in asked.items()}) if self.log_payloads else ""
         insert_op_logs(conn, caller, op_type, [Operation(biz_name=spec.action_name, request=redacted(text))])
-        news.announce_rules(conn, caller.principal.tenant_id)
+        store.renew_stamp(conn, caller.principal.tenant_id)
 
 
 def expect_admin(asker: Principal) -> None:

@@ -13,9 +13,9 @@ SELECT f.* FROM asynch_file f WHERE f.tenant_id = %(tenant_id)s AND f.parent = %
 -- insert_file --
 -- No row where the tenant has this content already.
 INSERT INTO asynch_file (tenant_id, creator, updater, sha256, name, ext, content_type, size, stored_size, key, scene,
-    upload_id, tags, parent)
+    upload_id, tags, parent, generation)
 VALUES (%(tenant_id)s, %(creator)s, %(creator)s, %(sha256)s, %(name)s, %(ext)s, %(content_type)s, %(size)s,
-    %(stored_size)s, %(key)s, %(scene)s, %(upload_id)s, %(tags)s::text[], %(parent)s)
+    %(stored_size)s, %(key)s, %(scene)s, %(upload_id)s, %(tags)s::text[], %(parent)s, %(generation)s)
 ON CONFLICT (tenant_id, sha256) DO NOTHING RETURNING id, key
 
 -- draw_upload_id --
@@ -68,6 +68,15 @@ WITH file AS MATERIALIZED (
 UPDATE asynch_file f SET cover_key = %(key)s, updated_at = now()
 FROM file o WHERE f.tenant_id = o.tenant_id AND f.id = o.id
 RETURNING o.cover_key AS former
+
+-- add_tags --
+-- Each once, in the order they came, up to so many.
+UPDATE asynch_file f
+SET updated_at = now(), tags = ARRAY(
+    SELECT x.tag FROM (
+        SELECT u.tag, min(u.n) AS n FROM unnest(f.tags || %(tags)s::text[]) WITH ORDINALITY AS u(tag, n) GROUP BY u.tag
+    ) x ORDER BY x.n LIMIT %(most)s)
+WHERE f.tenant_id = %(tenant_id)s AND f.id = %(id)s
 
 -- lock_upload --
 SELECT u.* FROM asynch_upload u WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s FOR UPDATE
@@ -126,11 +135,25 @@ VALUES (%(tenant_id)s, 'processor', %(name)s, %(base_url)s, %(tmp_host)s, %(at_o
 ON CONFLICT (tenant_id, model_name) WHERE deleted_at IS NULL DO NOTHING
 
 -- insert_work --
--- A task of the system's own in one of its lanes.
+-- Tasks of the system's own: in its lanes, or in models', on behalf of their tenants.
 INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, input_ref, request_payload,
-    queue_timeout_seconds, enqueue_at, wake_at, trace_context, upload_headers)
-SELECT coalesce(%(id)s::bigint, asynch_new_id()), m.tenant_id, %(parent_id)s, m.lane_id, m.model_name, %(creator)s,
-       %(input_ref)s, %(payload)s, %(queue_timeout_s)s, now() + make_interval(secs => %(delay_s)s),
-       now() + make_interval(secs => %(delay_s)s + %(queue_timeout_s)s), %(trace_context)s, %(upload_headers)s
-FROM asynch_models m WHERE m.lane_id = %(lane_id)s
+    queue_timeout_seconds, enqueue_at, wake_at, trace_context, upload_headers, timeout_seconds, retry_schedule)
+SELECT coalesce(w.id, asynch_new_id()), least(m.tenant_id, ~m.tenant_id), w.parent_id, m.lane_id, m.model_name, w.creator,
+       w.input_ref, w.payload, w.queue_timeout_s, now() + make_interval(secs => w.delay_s),
+       now() + make_interval(secs => w.delay_s + w.queue_timeout_s), w.trace_context, w.upload_headers, w.timeout_s,
+       w.schedule_s
+FROM jsonb_to_recordset(%(work)s::jsonb) AS w(
+    id bigint, parent_id bigint, lane_id int, creator text, input_ref text, payload text, queue_timeout_s int, delay_s int,
+    trace_context text, upload_headers text, timeout_s int, schedule_s int[])
+CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = w.lane_id OFFSET 0) m
 RETURNING id
+
+-- note_unneeded --
+INSERT INTO asynch_unneeded (key) SELECT unnest(%(keys)s::text[]) ON CONFLICT DO NOTHING
+
+-- left_unneeded --
+SELECT u.key FROM asynch_unneeded u
+WHERE u.created_at < now() - make_interval(secs => %(older_s)s) ORDER BY u.created_at LIMIT %(most)s
+
+-- forget_unneeded --
+DELETE FROM asynch_unneeded u WHERE u.key = ANY(%(keys)s::text[])

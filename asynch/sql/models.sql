@@ -59,23 +59,23 @@ ORDER BY m.lane_id
 -- open_tasks_of_lane --
 -- One branch a partial index: a tenant's final tasks are not read.
 SELECT id FROM (
-    SELECT id FROM asynch_task WHERE tenant_id = %(tenant_id)s AND lane_id = %(lane_id)s AND state = 0 AND phase = 0
+    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 0 AND phase = 0
     UNION ALL
-    SELECT id FROM asynch_task WHERE tenant_id = %(tenant_id)s AND lane_id = %(lane_id)s AND state = 0 AND phase = 1
+    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 0 AND phase = 1
     UNION ALL
-    SELECT id FROM asynch_task WHERE tenant_id = %(tenant_id)s AND lane_id = %(lane_id)s AND state = 1
+    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 1
     UNION ALL
-    SELECT id FROM asynch_task WHERE tenant_id = %(tenant_id)s AND lane_id = %(lane_id)s AND state = 3 AND NOT final
+    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 3 AND NOT final
 ) t ORDER BY id
 
 -- count_open_tasks --
 SELECT count(*) AS total FROM (
-    SELECT id FROM asynch_task WHERE tenant_id = %(tenant_id)s AND lane_id = %(lane_id)s AND state = 0 AND phase = 0
+    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 0 AND phase = 0
     UNION ALL
-    SELECT id FROM asynch_task WHERE tenant_id = %(tenant_id)s AND lane_id = %(lane_id)s AND state = 0 AND phase = 1
+    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 0 AND phase = 1
     UNION ALL
-    SELECT id FROM asynch_task WHERE tenant_id = %(tenant_id)s AND lane_id = %(lane_id)s AND state = 1
+    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 1
     UNION ALL
-    SELECT id FROM asynch_task WHERE tenant_id = %(tenant_id)s AND lane_id = %(lane_id)s AND state = 3 AND NOT final
+    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 3 AND NOT final
     LIMIT %(at_most)s
 ) t

@@ -57,11 +57,12 @@ WITH dead AS MATERIALIZED (
     RETURNING t.*
 ), counted AS (
     INSERT INTO asynch_model_stat (day, tenant_id, creator, model_name, request_count)
-    SELECT (now() AT TIME ZONE %(timezone)s)::date, c.tenant_id, c.creator, c.model_name, count(*)
+    SELECT (now() AT TIME ZONE %(timezone)s)::date, o.tenant_id, c.creator, c.model_name, count(*)
     FROM claimed c
+    CROSS JOIN LATERAL (SELECT greatest(c.tenant_id, ~c.tenant_id) AS tenant_id) o  -- the system's are done for a tenant
     CROSS JOIN LATERAL (SELECT 1 FROM asynch_models l WHERE l.lane_id = c.lane_id AND l.kind = 'model' OFFSET 0) m
     WHERE c.poll_url = ''
-    GROUP BY c.tenant_id, c.creator, c.model_name ORDER BY c.tenant_id, c.creator, c.model_name
+    GROUP BY o.tenant_id, c.creator, c.model_name ORDER BY o.tenant_id, c.creator, c.model_name
     ON CONFLICT (day, tenant_id, creator, model_name)
     DO UPDATE SET request_count = asynch_model_stat.request_count + excluded.request_count, updated_at = now()
 )
@@ -71,8 +72,9 @@ SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.
        c.upload_headers, c.poll_url, c.call_attempt, c.started_at, now() AS claimed_at,
        extract(epoch FROM now() - c.enqueue_at)::float8 AS waited_s,
        extract(epoch FROM now() - c.created_at)::float8 AS age_s,
-       m.base_url, m.route, m.http_method, m.api_key, m.timeout_seconds, m.retry_times, m.retry_queue_max_seconds,
-       m.retry_on, m.retry_backoff_seconds, m.retry_schedule, m.max_result_bytes
+       m.base_url, m.route, m.http_method, m.api_key, coalesce(c.timeout_seconds, m.timeout_seconds) AS timeout_seconds,
+       coalesce(cardinality(c.retry_schedule), m.retry_times) AS retry_times, m.retry_queue_max_seconds, m.retry_on,
+       m.retry_backoff_seconds, coalesce(c.retry_schedule, m.retry_schedule) AS retry_schedule, m.max_result_bytes
 FROM claimed c CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = c.lane_id OFFSET 0) m
 ORDER BY c.rank, c.enqueue_at, c.id
 
@@ -96,8 +98,9 @@ SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.
        now() AS claimed_at,
        extract(epoch FROM now() - c.enqueue_at)::float8 AS waited_s,
        extract(epoch FROM now() - c.created_at)::float8 AS age_s,
-       m.base_url, m.route, m.http_method, m.api_key, m.timeout_seconds, m.retry_times, m.retry_queue_max_seconds,
-       m.retry_on, m.retry_backoff_seconds, m.retry_schedule, m.max_result_bytes
+       m.base_url, m.route, m.http_method, m.api_key, coalesce(c.timeout_seconds, m.timeout_seconds) AS timeout_seconds,
+       coalesce(cardinality(c.retry_schedule), m.retry_times) AS retry_times, m.retry_queue_max_seconds, m.retry_on,
+       m.retry_backoff_seconds, coalesce(c.retry_schedule, m.retry_schedule) AS retry_schedule, m.max_result_bytes
 FROM claimed c CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = c.lane_id OFFSET 0) m
 
 -- settle --

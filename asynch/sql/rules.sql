@@ -2,6 +2,12 @@
 -- Whoever changes one of a tenant's rules holds its row: what comes after what is a matter of all of them.
 SELECT tenant_id FROM asynch_tenant WHERE tenant_id = %(tenant_id)s FOR NO KEY UPDATE
 
+-- find_rules_stamp --
+SELECT rules_stamp FROM asynch_tenant WHERE tenant_id = %(tenant_id)s
+
+-- renew_rules_stamp --
+UPDATE asynch_tenant SET rules_stamp = gen_random_uuid() WHERE tenant_id = %(tenant_id)s
+
 -- insert_rule --
 INSERT INTO asynch_pre_action (tenant_id, creator, updater, action_name, action_type, upload_id, scene, trigger_condition,
     execute_mode, target_url, retry_strategy, delay_seconds, after_id, rollout_percent, status, await_result,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+import orjson
+
 from asynch import db
 from asynch.db import Connection, Row
 
@@ -47,6 +49,7 @@ class NewFile:
     upload_id: str
     tags: Sequence[str]
     parent: int | None = None  #: the file that it was made from
+    generation: int = 0  #: how many files it was made through
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class NewWork:
     """A task of the system's own."""
 
     lane_id: int
-    input_ref: str
+    input_ref: str | None
     payload: str
     creator: str = ""
     id: int | None = None  #: None: a new one
@@ -83,6 +86,8 @@ class NewWork:
     delay_s: int = 0  #: before it is due
     trace_context: str = ""
     upload_headers: str = ""
+    timeout_s: int | None = None  #: of a call; None: as its lane says
+    schedule_s: Sequence[int] | None = None  #: pauses between attempts; None: as its lane says
 
 
 def find_by_content(conn: Connection, *, tenant_id: int, sha256: str) -> FileAt | None:
@@ -246,11 +251,16 @@ def insert_lane(conn: Connection, *, tenant_id: int, lane: NewLane) -> None:
     )
 
 
-def insert_work(conn: Connection, work: NewWork) -> int:
-    """Have something done; the id of its task."""
-    created: int = db.one(conn, "insert_work", **_params(work))["id"]
-    return created
+def add_tags(conn: Connection, *, tenant_id: int, file_id: int, tags: Sequence[str], most: int) -> None:
+    """Give a file more tags, up to so many in all."""
+    db.run(conn, "add_tags", tenant_id=tenant_id, id=file_id, tags=list(tags), most=most)
 
 
-def _params(values: NewUpload | NewFile | NewWork) -> dict[str, object]:
+def insert_work(conn: Connection, *work: NewWork) -> list[int]:
+    """Have things done; the ids of their tasks."""
+    told = orjson.dumps([asdict(each) for each in work]).decode()
+    return [r["id"] for r in db.rows(conn, "insert_work", work=told)]
+
+
+def _params(values: NewUpload | NewFile) -> dict[str, object]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(values).items()}

@@ -124,7 +124,7 @@ def lock_lane(conn: Connection, lane_id: int) -> None:
 
 
 def count_open_tasks(conn: Connection, model: Model, *, at_most: int) -> int:
-    """How many of a model's tasks are not final, counted no further than `at_most`."""
+    """How many of a model's tasks, those that act on files too, are not final, counted no further than `at_most`."""
     total: int = db.one(conn, "count_open_tasks", tenant_id=model.tenant_id, lane_id=model.lane_id, at_most=at_most)[
         "total"
     ]
@@ -132,6 +132,6 @@ def count_open_tasks(conn: Connection, model: Model, *, at_most: int) -> int:
 
 
 def open_tasks(conn: Connection, model: Model) -> list[int]:
-    """The ids of a model's tasks that are not final."""
+    """The ids of a model's tasks, those that act on files too, that are not final."""
     found = db.rows(conn, "open_tasks_of_lane", tenant_id=model.tenant_id, lane_id=model.lane_id)
     return [r["id"] for r in found]

@@ -18,11 +18,6 @@ def announce_changed(conn: Connection, tasks: Collection[int]) -> None:
     _notify(conn, "asynch_task", tasks)
 
 
-def announce_rules(conn: Connection, tenant_id: int) -> None:
-    """Tell whoever keeps rules in memory that those of a tenant changed."""
-    db.run(conn, "notify", channel="asynch_rules", payload=str(tenant_id))
-
-
 def _notify(conn: Connection, channel: str, numbers: Collection[int]) -> None:
     if numbers:
         payload = ",".join(map(str, sorted(numbers)))

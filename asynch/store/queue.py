@@ -116,6 +116,11 @@ class Claim:
         return served_by(self.tenant_id) if self.is_systems else self.tenant_id
 
     @property
+    def calls_model(self) -> bool:
+        """Whether the work is a model's, for whomever it is done."""
+        return self.target.scheme in ("http", "https")
+
+    @property
     def is_systems(self) -> bool:
         """Whether it is work of the system on behalf of a tenant, such as a delivery."""
         return self.tenant_id < 0

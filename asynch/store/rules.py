@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from psycopg.errors import UniqueViolation
 
@@ -65,7 +66,7 @@ _SPEC = tuple(RuleSpec.__dataclass_fields__)
 _DOCUMENTS = ("trigger_condition", "options")
 
 
-def as_text(document: Mapping[str, Any]) -> str:
+def as_text(document: object) -> str:
     """A condition, or options, as a spec holds them: equal ones are the same text."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -83,6 +84,17 @@ def _rule(r: Row) -> Rule:
 def lock_rules(conn: Connection, tenant_id: int) -> None:
     """Nobody else changes a rule of a tenant, which has a row, until this transaction ends."""
     db.one(conn, "lock_rules", tenant_id=tenant_id)
+
+
+def find_stamp(conn: Connection, tenant_id: int) -> UUID | None:
+    """What a tenant's rules are known by until one of them changes; None where there never was any."""
+    found = db.row(conn, "find_rules_stamp", tenant_id=tenant_id)
+    return None if found is None else found["rules_stamp"]
+
+
+def renew_stamp(conn: Connection, tenant_id: int) -> None:
+    """Have a tenant's rules known by something new: one of them changed."""
+    db.run(conn, "renew_rules_stamp", tenant_id=tenant_id)
 
 
 def insert_rule(conn: Connection, *, tenant_id: int, creator: str, spec: RuleSpec) -> tuple[int, int]:

@@ -23,7 +23,7 @@ class ActionLogSearch(Body):
     page: Page = Page()
     rule_id: Id | None = None
     file_id: Id | None = None
-    outcome: Literal["completed", "failed"] | None = None
+    outcome: Literal["completed", "delivered", "failed"] | None = None
     tenant_id: TenantId | None = None
 
 

@@ -30,6 +30,7 @@ from asynch.web import (
     progress,
     rates,
     receiving,
+    results,
     rules,
     services,
     stats,
@@ -45,8 +46,9 @@ from asynch.web import (
 )
 
 RESOURCES: Sequence[Blueprint] = (
-    health.bp, metrics.bp, docs.bp, files.bp, models.bp, tasks.bp, progress.bp, stats.bp, oplog.bp, workers.bp,
-    tenants.bp, services.bp, streams.bp, webhooks.bp, uploads.bp, rules.bp, tus.bp, upload_page.bp, actions.bp,
+    health.bp, metrics.bp, docs.bp, files.bp, models.bp, tasks.bp, progress.bp, results.bp, stats.bp, oplog.bp,
+    workers.bp, tenants.bp, services.bp, streams.bp, webhooks.bp, uploads.bp, rules.bp, tus.bp, upload_page.bp,
+    actions.bp,
 )  # fmt: skip
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")

@@ -26,8 +26,8 @@ from asynch.web.userinfo import read_user_info
 
 logger = logging.getLogger(__name__)
 
-#: blueprints without a principal: probes, documentation, a page without content, and signed links to files and progress
-OPEN = frozenset({"health", "files", "progress", "docs", "upload_page"})
+#: blueprints without a principal: probes, documentation, a page without content, and what signed links lead to
+OPEN = frozenset({"health", "files", "progress", "results", "docs", "upload_page"})
 #: blueprints for callers on this machine, and for admins
 LOCAL = frozenset({"metrics"})
 #: a proxy on this machine makes its callers look local; every usual one says that it is there

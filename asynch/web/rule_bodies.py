@@ -65,8 +65,10 @@ def _switch(value: int) -> int:
     return value
 
 
-def _document(limit: int) -> AfterValidator:
-    def check(value: dict[str, Any]) -> dict[str, Any]:
+def document(limit: int) -> AfterValidator:
+    """A validator of JSON that must be storable, and no longer than so many bytes."""
+
+    def check(value: Any) -> Any:
         _check(value)
         if len(as_text(value).encode()) > limit:
             raise ValueError(f"expected at most {limit} bytes of JSON")
@@ -77,8 +79,8 @@ def _document(limit: int) -> AfterValidator:
 
 Name = Annotated[Text, Field(min_length=1, max_length=128)]
 Word = Annotated[Text, Field(max_length=128)]
-Condition = Annotated[dict[str, Any], _document(MAX_CONDITION), WithJsonSchema(_CONDITION)]
-Options = Annotated[dict[str, Any], _document(MAX_OPTIONS)]
+Condition = Annotated[dict[str, Any], document(MAX_CONDITION), WithJsonSchema(_CONDITION)]
+Options = Annotated[dict[str, Any], document(MAX_OPTIONS)]
 Target = Annotated[Text, Field(min_length=1, max_length=callbacks.MAX_URL)]
 Mode = Annotated[int, Field(ge=1, le=3)]
 Switch = Annotated[int, AfterValidator(_switch), WithJsonSchema({"enum": [ON, OFF]})]

@@ -49,7 +49,7 @@ class Breakers:
         good = verdict(outcome)
         if good is None:
             return
-        key = (outcome.claim.tenant_id, outcome.claim.target.base_url)
+        key = (outcome.claim.owner_id, outcome.claim.target.base_url)
         with self._lock:
             calls, failures = self._counts.get(key, (0, 0))
             self._counts[key] = calls + 1, failures + (not good)

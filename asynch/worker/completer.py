@@ -14,6 +14,7 @@ from datetime import datetime
 from asynch import db, metrics
 from asynch.domain.states import Event, Phase
 from asynch.errors import DatabaseDown, SessionLost, StaleClaim
+from asynch.store import unneeded
 from asynch.store.queue import Claim, Outcome, Settled, settle
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,9 @@ class Completer:
             for outcome in outcomes:
                 key = outcome.claim.id, outcome.claim.attempt
                 if outcome.along is not None and key in written:
-                    written[key] = replace(written[key], unneeded=outcome.along(conn))
+                    keys = outcome.along(conn)
+                    unneeded.note(conn, keys)
+                    written[key] = replace(written[key], unneeded=keys)
         return written
 
 
@@ -146,7 +149,7 @@ def _count(outcome: Outcome, at: datetime | None) -> None:
     claim, code = outcome.claim, outcome.failure.code if outcome.failure else ""
     event = outcome.event.value if at is not None else "stale"
     metrics.ATTEMPTS.labels(_kind(claim), event, code).inc()
-    if at is None or claim.is_systems:
+    if at is None or not claim.calls_model:
         return
     if outcome.event is Event.DELIVER:
         metrics.STORED.observe((at - claim.claimed_at).total_seconds())
@@ -156,4 +159,4 @@ def _count(outcome: Outcome, at: datetime | None) -> None:
 
 def _kind(claim: Claim) -> str:
     """What the attempt was: a half of a model's task, or work of the system's own."""
-    return claim.target.scheme.partition("+")[0] if claim.is_systems else claim.phase.name.lower()
+    return claim.phase.name.lower() if claim.calls_model else claim.target.scheme.partition("+")[0]

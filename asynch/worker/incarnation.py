@@ -23,7 +23,7 @@ from asynch.service.documents import Documents
 from asynch.service.letters import Letters
 from asynch.spans import Tracer
 from asynch.storage import Storage
-from asynch.store import files, news, queue, workers
+from asynch.store import files, news, queue, unneeded, workers
 from asynch.store.progress import Note, write_progress
 from asynch.store.queue import Claim, Outcome, Settled
 from asynch.systemd import NOBODY, Manager
@@ -39,6 +39,7 @@ from asynch.worker.registering import Registry
 from asynch.worker.running import Running
 from asynch.worker.sweep import sweep, sweep_incoming
 from asynch.worker.tmpdir import TmpDir
+from asynch.worker.topics import TopicExecutor
 from asynch.worker.trades import trades
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Setup:
     cleaner: CleanerTerms | None  #: None where cleaner.enabled is false
     executor: Executor  #: of calls of models
     webhooks: Executor
+    broker: Executor | None  #: None: what is published stays in the database
     workshop: Workshop
     registry: Registry
     follower: Follower
@@ -127,6 +129,7 @@ class Incarnation:
             models=setup.executor,
             webhooks=setup.webhooks,
             local=LocalExecutor(setup.workshop, self._note_hash),
+            broker=setup.broker or TopicExecutor(self._pool),
             registry=setup.registry,
             box=setup.box,
             progress_url=self._progress_url,
@@ -194,7 +197,7 @@ class Incarnation:
         if settled.unneeded:
             self._hands.aside(outcome.claim, partial(self._drop, settled.unneeded))
         self._changes.announce([outcome.claim.id])
-        if outcome.claim.is_systems:
+        if not outcome.claim.calls_model:
             return  # it has no service whose calls could be held back
         self._breakers.note(outcome)
         self._pace.note(outcome, settled.at)
@@ -207,11 +210,14 @@ class Incarnation:
             return files.find_by_content(conn, tenant_id=tenant_id, sha256=sha256) is None
 
     def _drop(self, addresses: Sequence[str]) -> None:
-        for address in addresses:
-            try:
+        """Remove objects that nobody needs; what cannot be removed now the cleaner removes later."""
+        try:
+            for address in addresses:
                 self._setup.storage.delete(address)
-            except StorageError as exc:
-                logger.warning("an object is left behind", extra={"error": str(exc)})
+            with db.connection(self._pool) as conn:
+                unneeded.forget(conn, addresses)
+        except (StorageError, DatabaseDown) as exc:
+            logger.warning("an object is left to the cleaner", extra={"error": str(exc)})
 
     def _names_object(self, claim: Claim, address: str) -> bool:
         with db.connection(self._pool) as conn:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
 
 from asynch.db import Connection, Row
 from asynch.domain.states import Event
@@ -10,11 +13,25 @@ from asynch.domain.uploads import Status, staged_keys
 from asynch.service import actions
 from asynch.service.actions import Cause
 from asynch.service.lanes import COVER, UPLOAD, UPLOAD_FILM, UPLOAD_STAGED, ensure_lane, processor_lane
+from asynch.service.rule_specs import MODEL
 from asynch.store import actions as action_store
 from asynch.store import files, news
+from asynch.store.actions import Try
 from asynch.store.files import FileAt, NewFile, NewWork
 from asynch.store.queue import Along, Outcome
 from asynch.worker.processing import SCHEME, STORED
+from asynch.worker.tmpdir import TmpDir
+
+#: A longer answer of a model is a file.
+_MOST_ANSWER_BYTES = 65_536
+_NUL = rb"\u0000"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model said in JSON, which may be null."""
+
+    content: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +39,16 @@ class Registry:
     """Writes it, in the transaction of the move that it belongs to."""
 
     covers: bool  #: whether a stored film gets one
+    tmp: TmpDir
 
     def mark(self, outcome: Outcome) -> Along | None:
         """What this outcome leaves elsewhere."""
-        if outcome.claim.model_name.startswith(actions.LANE):
+        claim = outcome.claim
+        if not claim.is_systems:
+            return None
+        if claim.calls_model or claim.model_name.startswith(actions.LANE):
             return self._mark_action(outcome)
-        work = outcome.claim.target.base_url.removeprefix(f"{SCHEME}:")
+        work = claim.target.base_url.removeprefix(f"{SCHEME}:")
         is_upload = work in (UPLOAD, UPLOAD_FILM, UPLOAD_STAGED)
         match outcome.event:
             case Event.DELIVER if is_upload:
@@ -68,11 +89,24 @@ class Registry:
     def _mark_action(self, outcome: Outcome) -> Along | None:
         match outcome.event:
             case Event.DELIVER:
-                return lambda conn: _complete_action(conn, outcome)
+                answer = self._answer(outcome)
+                return lambda conn: _complete_action(conn, outcome, answer)
             case Event.FAIL | Event.GIVE_UP:
                 return lambda conn: _fail_action(conn, outcome)
             case _:
                 return None
+
+    def _answer(self, outcome: Outcome) -> Answer | None:
+        """What a model says of a file in JSON; None where it has made something else, or nothing."""
+        claim = outcome.claim
+        saved = claim.saved
+        if not (claim.calls_model and saved.file_type == "json" and (saved.size_bytes or 0) <= _MOST_ANSWER_BYTES):
+            return None
+        try:
+            text = self.tmp.file(saved.tmp_file).read_bytes()
+            return None if _NUL in text else Answer(orjson.loads(text))  # no jsonb holds it
+        except (OSError, orjson.JSONDecodeError):
+            return None
 
 
 def _file_of(upload: Row, outcome: Outcome) -> NewFile:
@@ -129,24 +163,26 @@ def _staged(upload: Row) -> list[str]:
     return staged_keys(upload["tenant_id"], upload["id"], upload["parts"]) if upload["parts"] else []
 
 
-def _complete_action(conn: Connection, outcome: Outcome) -> list[str]:
-    """What came of an action, and the rules that waited for it; returns the object where another has its content."""
+def _complete_action(conn: Connection, outcome: Outcome, answer: Answer | None) -> list[str]:
+    """What came of an action, and the rules that waited for it; returns the object that nobody needs."""
     claim, saved = outcome.claim, outcome.saved
-    action = action_store.find_action(conn, tenant_id=claim.owner_id, action_id=claim.id)
+    action = action_store.lock_action(conn, tenant_id=claim.owner_id, action_id=claim.id)
     if action is None:
         return [saved.key] if saved.key else []
-    output, unneeded = None, list[str]()
-    cause = Cause(claim.creator, claim.trace_context)
-    if saved.key:
-        made = files.insert_file(conn, tenant_id=claim.owner_id, file=_derived(conn, action, outcome))
-        output = {"identity": str(made.id)}
-        unneeded = [] if made.key == saved.key else [saved.key]
-        actions.fire(conn, tenant_id=claim.owner_id, file_id=made.id, cause=cause)
-    action_store.end_action(conn, tenant_id=claim.owner_id, action_id=claim.id, status="completed", output=output)
+    if action["await_seconds"]:
+        action_store.await_result(conn, tenant_id=claim.owner_id, action_id=claim.id)
+        _log_try(conn, outcome, "delivered", "")
+        return []
     _log_try(conn, outcome, "completed", "")
-    cause = Cause(claim.creator, claim.trace_context, after=action["rule_id"], output=output)
-    actions.fire(conn, tenant_id=claim.owner_id, file_id=action["file_id"], cause=cause)
-    return unneeded
+    cause = Cause(claim.creator, claim.trace_context)
+    if answer is not None or not saved.key:
+        actions.succeed(conn, action, output=None if answer is None else answer.content, cause=cause)
+        return [saved.key] if saved.key else []
+    made = files.insert_file(conn, tenant_id=claim.owner_id, file=_derived(conn, action, outcome))
+    by_rule = replace(cause, maker=action["rule_id"])
+    actions.fire(conn, tenant_id=claim.owner_id, file_id=made.id, cause=by_rule)
+    actions.succeed(conn, action, output={"identity": str(made.id)}, cause=cause)
+    return [] if made.key == saved.key else [saved.key]
 
 
 def _derived(conn: Connection, action: Row, outcome: Outcome) -> NewFile:
@@ -157,7 +193,7 @@ def _derived(conn: Connection, action: Row, outcome: Outcome) -> NewFile:
     return NewFile(
         creator=claim.creator,
         sha256=saved.sha256,
-        name=f"{stem}.{action['target_url'].rpartition('.')[2]}.{saved.file_type}",
+        name=f"{stem}.{_word(action['target_url'])}.{saved.file_type}",
         ext=saved.file_type,
         content_type=saved.content_type,
         size=saved.size_bytes or 0,
@@ -167,7 +203,13 @@ def _derived(conn: Connection, action: Row, outcome: Outcome) -> NewFile:
         upload_id="",
         tags=parent["tags"] if parent else (),
         parent=action["file_id"],
+        generation=parent["generation"] + 1 if parent else 1,
     )
+
+
+def _word(target: str) -> str:
+    """What a derived file is called after: `thumbnail` of image.thumbnail, a model's name."""
+    return target.removeprefix(MODEL) if target.startswith(MODEL) else target.rpartition(".")[2]
 
 
 def _fail_action(conn: Connection, outcome: Outcome) -> list[str]:
@@ -181,12 +223,5 @@ def _fail_action(conn: Connection, outcome: Outcome) -> list[str]:
 
 def _log_try(conn: Connection, outcome: Outcome, word: str, error: str) -> None:
     claim = outcome.claim
-    action_store.log_try(
-        conn,
-        tenant_id=claim.owner_id,
-        action_id=claim.id,
-        attempt=claim.call_attempt or claim.attempt,
-        outcome=word,
-        since=claim.started_at,
-        error=error,
-    )
+    tried = Try(word, claim.call_attempt or claim.attempt, claim.started_at, error)
+    action_store.log_try(conn, tenant_id=claim.owner_id, action_id=claim.id, tried=tried)

@@ -9,7 +9,6 @@ from time import monotonic
 from urllib.parse import urlsplit
 
 from asynch.domain import tracing
-from asynch.domain.principal import served_by
 from asynch.domain.states import Event, Phase
 from asynch.errors import ExecutorError
 from asynch.executors import Order
@@ -88,7 +87,7 @@ def _about(claim: Claim) -> dict[str, Value]:
         "messaging.message.id": claim.task_id,
         "asynch.attempt": claim.attempt,
         "asynch.phase": claim.phase.name.lower(),
-        "asynch.tenant_id": served_by(claim.tenant_id) if claim.is_systems else claim.tenant_id,
+        "asynch.tenant_id": claim.owner_id,
         "asynch.lane_id": claim.lane_id,
         "asynch.waited_s": round(claim.waited_s, 3),
     }
@@ -96,7 +95,7 @@ def _about(claim: Claim) -> dict[str, Value]:
 
 def _lane(claim: Claim) -> str:
     """The lane as people know it."""
-    return "webhook" if claim.is_systems else claim.model_name
+    return claim.model_name if claim.calls_model else claim.target.scheme.partition("+")[0]
 
 
 def _server(url: str) -> dict[str, Value]:

@@ -31,13 +31,14 @@ def trades(
     models: Executor,
     webhooks: Executor,
     local: Executor,
+    broker: Executor,
     registry: Registry,
     box: SecretBox,
     progress_url: Callable[[Claim], str],
     letters: Letters,
 ) -> Mapping[str, Trade]:
     """Every kind; `progress_url` is where the model of a claim may tell of its progress."""
-    model = Trade(partial(_model_order, box, progress_url), models)
+    model = Trade(partial(_model_order, box, progress_url, letters), models, registry.mark)
     webhook = Trade(partial(_delivery_order, letters), webhooks, registry.mark)
     return {
         "http": model,
@@ -45,19 +46,22 @@ def trades(
         "webhook+http": webhook,
         "webhook+https": webhook,
         SCHEME: Trade(_work_order, local, registry.mark),
+        "broker": Trade(partial(_message_order, letters), broker, registry.mark),
     }
 
 
-def _model_order(box: SecretBox, progress_url: Callable[[Claim], str], claim: Claim) -> Order:
-    target = claim.target
+def _model_order(box: SecretBox, progress_url: Callable[[Claim], str], letters: Letters, claim: Claim) -> Order:
+    target, payload = claim.target, claim.payload
+    if claim.is_systems and payload is not None:
+        payload = letters.asked(payload)
     return Order(
         task_id=claim.task_id,
         attempt=claim.call_attempt or claim.attempt,
         url=bindings.join(target.base_url, target.route),
         method=target.method,
-        payload=claim.payload,
+        payload=payload,
         input_ref=claim.input_ref,
-        headers=bound_headers(box, claim.tenant_id, target.api_key),
+        headers=bound_headers(box, claim.owner_id, target.api_key),
         timeout_s=target.timeout_s,
         max_bytes=target.max_bytes,
         progress_url="" if claim.poll_url else progress_url(claim),
@@ -77,6 +81,23 @@ def _delivery_order(letters: Letters, claim: Claim) -> Order:
         headers=letter.headers,
         timeout_s=claim.target.timeout_s,
         max_bytes=claim.target.max_bytes,
+        idempotency_key=letter.id,
+    )
+
+
+def _message_order(letters: Letters, claim: Claim) -> Order:
+    """What is published is a task whose input is the topic."""
+    letter = letters.unsigned(claim.tenant_id, claim.id, claim.payload or "{}")
+    return Order(
+        task_id=claim.task_id,
+        attempt=claim.attempt,
+        url=claim.target.base_url,
+        method="POST",
+        payload=letter.text,
+        input_ref=claim.input_ref,
+        headers={},
+        timeout_s=claim.target.timeout_s,
+        owner_id=claim.owner_id,
         idempotency_key=letter.id,
     )
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import pytest
 from PIL import Image
 from standardwebhooks import Webhook
 
 from asynch import db
+from asynch.service.actions import MOST_GENERATIONS
+from tests.actions import acted, completed, file_of, rule, send, tries
+from tests.database import all_rows
 from tests.live import Live, let_host_work
 from tests.receiver import Mood, Receiver
 from tests.rows import until
@@ -31,57 +33,6 @@ def picture() -> bytes:
     made = io.BytesIO()
     Image.effect_noise((900, 600), 60).save(made, "PNG")
     return made.getvalue()
-
-
-def rule(api: Api, name: str, **fields: Any) -> str:
-    asked = {"actionName": name, "executeMode": 3, "targetUrl": "image.thumbnail", **fields}
-    answer = api.call("POST", "/preAction/createPreAction", asked)
-    assert answer.status_code == 200, answer.text
-    made: str = answer.json()["id"]
-    return made
-
-
-def send(api: Api, data: bytes, name: str = "a.png", **fields: str) -> dict[str, Any]:
-    form: dict[str, Any] = {key: (None, value) for key, value in fields.items()}
-    answer = api.call("POST", "/api/file/upload", files={"file": (name, data), **form})
-    assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
-
-
-def completed(api: Api, sent: dict[str, Any]) -> str:
-    """The identity of what was sent."""
-    if "identity" in sent:
-        return str(sent["identity"])
-
-    def told() -> dict[str, Any]:
-        found: dict[str, Any] = api.call("GET", f"/api/file/upload/progress/{sent['task_id']}").json()
-        return found
-
-    until(lambda: told()["status"] in ("completed", "failed"), 30)
-    assert told()["status"] == "completed", told()
-    return str(told()["repository_id"])
-
-
-def file_of(api: Api, identity: str) -> dict[str, Any]:
-    found: dict[str, Any] = api.call("GET", f"/api/file/{identity}").json()
-    return found
-
-
-def acted(api: Api, identity: str, count: int) -> dict[str, Any]:
-    """The file once so many actions have ended."""
-
-    def ended() -> bool:
-        actions = file_of(api, identity)["actions"]
-        return len(actions) == count and all(a["status"] in ("completed", "failed") for a in actions)
-
-    until(ended, 40)
-    return file_of(api, identity)
-
-
-def tries(api: Api, **wanted: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = api.call("POST", "/preAction/listActionLog", wanted).json()["list"]
-    return found
 
 
 def test_a_matching_rule_makes_a_derived_file(api: Api, dsn: str, picture: bytes) -> None:
@@ -138,6 +89,23 @@ def test_derived_files_fire_only_rules_that_opt_in(api: Api, dsn: str, picture: 
     assert below["derived"][0]["parent"] == file["derived"][0]["identity"]
 
 
+def test_what_rules_make_does_not_fire_them_for_ever(api: Api, dsn: str, picture: bytes, pool: db.Pool) -> None:
+    for name, width in (("one", 300), ("two", 290)):
+        rule(api, name, triggerCondition={"derived": True}, options={"width": width, "height": width})
+    with working(api.live, dsn):
+        completed(api, send(api, picture))
+        settled = "SELECT 1 FROM asynch_task WHERE NOT final"
+        until(lambda: not all_rows(pool, settled), 40)
+        until(lambda: not all_rows(pool, settled), 40)
+
+    generations = [row["generation"] for row in all_rows(pool, "SELECT generation FROM asynch_file ORDER BY 1")]
+    assert generations[:3] == [0, 1, 1]
+    assert max(generations) <= MOST_GENERATIONS + 1
+    own = """SELECT 1 FROM asynch_action a JOIN asynch_action b ON b.output->>'identity' = a.file_id::text
+             WHERE a.rule_id = b.rule_id"""
+    assert all_rows(pool, own) == []
+
+
 def test_a_chain_goes_on_with_its_parents_output(api: Api, dsn: str, picture: bytes, receiver: Receiver) -> None:
     secret = api.call("POST", "/webhook/rotateSecret").json()["secret"]
     first = rule(api, "thumb", options={"width": 80})
@@ -150,7 +118,8 @@ def test_a_chain_goes_on_with_its_parents_output(api: Api, dsn: str, picture: by
     told = Webhook(secret).verify(message.body, dict(message.headers))
     assert told["type"] == "file.completed"
     assert told["data"]["file"]["identity"] == identity
-    assert told["data"]["action"]["input"] == {"identity": file["derived"][0]["identity"]}
+    assert told["data"]["action"]["input"]["identity"] == file["derived"][0]["identity"]
+    assert told["data"]["action"]["input"]["url"]
 
 
 def test_what_is_delivered_is_signed_without_anybody_asking(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,12 +20,14 @@ from asynch.cleaner.purge import forget, purge
 from asynch.cleaner.retry import retry
 from asynch.cleaner.schedule import Cleaner
 from asynch.cleaner.terms import Terms
+from asynch.cleaner.unneeded import unneeded
 from asynch.domain.states import State
 from asynch.errors import ErrorCode, ExecutorError, StorageError
 from asynch.storage import Storage
 from asynch.storage.local import LocalStorage
 from asynch.store import queue
 from asynch.store import tasks as store
+from asynch.store import unneeded as store_unneeded
 from asynch.worker import outcomes
 from tests.database import all_rows
 from tests.rows import (
@@ -699,3 +701,31 @@ def test_a_stopped_cleaner_leads_no_more(pool: db.Pool, storage: LocalStorage, l
     cleaner.stop()
 
     until(leaders().leads)
+
+
+def test_objects_left_over_go_and_are_forgotten(pool: db.Pool, tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path, base_url="http://127.0.0.1", signing_key=b"k" * 32, url_ttl_s=60)
+    for name in ("old", "new"):
+        (tmp_path / name).write_bytes(b"x")
+    with db.connection(pool) as conn:
+        store_unneeded.note(conn, ["old", "new", "gone"])
+        conn.execute("UPDATE asynch_unneeded SET created_at = now() - interval '2 minutes' WHERE key <> 'new'")
+
+    assert unneeded(pool, TERMS, storage) == 2
+    assert unneeded(pool, TERMS, storage) == 0
+    assert not storage.exists("old")
+    assert storage.exists("new")
+    assert [row["key"] for row in all_rows(pool, "SELECT key FROM asynch_unneeded")] == ["new"]
+
+
+def test_objects_that_cannot_be_removed_are_kept_in_mind(pool: db.Pool) -> None:
+    class Down:
+        def delete(self, address: str) -> None:
+            raise StorageError(f"no {address}")
+
+    with db.connection(pool) as conn:
+        store_unneeded.note(conn, ["a"])
+        conn.execute("UPDATE asynch_unneeded SET created_at = now() - interval '2 minutes'")
+
+    assert unneeded(pool, TERMS, cast(Storage, Down())) == 0
+    assert [row["key"] for row in all_rows(pool, "SELECT key FROM asynch_unneeded")] == ["a"]

@@ -192,6 +192,7 @@ def expect_shape(document: Json, schema: Json, body: Any) -> None:
 def told_path(rule: str) -> str:
     named = {
         "<id:task_id>": "{taskId}",
+        "<id:action_id>": "{actionId}",
         "<id:delivery_id>": "{deliveryId}",
         "<path:key>": "{key}",
         "<id:upload_id>": "{uploadId}",

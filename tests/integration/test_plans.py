@@ -334,10 +334,18 @@ OF_FILES: dict[str, tuple[str, Use, set[str]]] = {
 
 
 OF_FILES |= {
-    "insert_action": (
-        "action", lambda c: actions.insert_action(c, tenant_id=1, action=NewAction(1, 2, 3, "", 3, "")), set(),
+    "insert_actions": (
+        "action", lambda c: actions.insert_actions(c, tenant_id=1, actions=[NewAction(1, 2, 3, "", 3, "")]), set(),
     ),
-    "find_action": ("action", lambda c: actions.find_action(c, tenant_id=1, action_id=1), {"asynch_action_pkey"}),
+    "lock_action": ("action", lambda c: actions.lock_action(c, tenant_id=1, action_id=1), {"asynch_action_pkey"}),
+    "expire_actions": ("action", lambda c: actions.expire_actions(c, most=10), {"asynch_action_awaiting", "asynch_action_pkey"}),
+    "note_result": (
+        "action",
+        lambda c: actions.note_result(c, tenant_id=1, action_id=1, output=None, error=""),
+        {"asynch_action_pkey"},
+    ),
+    "await_result": ("action", lambda c: actions.await_result(c, tenant_id=1, action_id=1), {"asynch_action_pkey"}),
+    "add_tags": ("file", lambda c: files.add_tags(c, tenant_id=1, file_id=1, tags=["t"], most=9), {"asynch_file_pkey"}),
     "list_actions": ("action", lambda c: actions.list_actions(c, tenant_id=1, file_id=1), {"asynch_action_once"}),
     "end_action": (
         "action", lambda c: actions.end_action(c, tenant_id=1, action_id=1, status="failed"), {"asynch_action_pkey"},

@@ -37,6 +37,7 @@ TABLES = {
     "asynch_webhook_key",
     "asynch_file", "asynch_upload",
     "asynch_pre_action", "asynch_pre_action_version", "asynch_action", "asynch_action_log",
+    "asynch_message", "asynch_unneeded",
 }  # fmt: skip
 #: every column that the model-asynch schema has, as the contract lists them
 COLUMNS = {
@@ -126,7 +127,7 @@ def test_tasks_of_version_1_get_what_came_later(blank: str) -> None:
     run(
         blank,
         "ALTER TABLE asynch_task DROP COLUMN upload_headers, DROP COLUMN call_attempt, DROP COLUMN progress_at, "
-        "DROP COLUMN callback_lane",
+        "DROP COLUMN callback_lane, DROP COLUMN timeout_seconds, DROP COLUMN retry_schedule",
     )
     run(blank, "DROP INDEX asynch_task_polled, asynch_task_children, asynch_task_notice")
     run(blank, "UPDATE asynch_meta SET value = '1' WHERE key = 'schema_version'")

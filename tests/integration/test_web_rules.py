@@ -5,13 +5,13 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import psycopg
 import pytest
 import requests
 
 from asynch import db
 from asynch.domain.rules import FileFacts
 from asynch.service import rules as service
+from asynch.service.rules import live_rules
 from asynch.store import files
 from asynch.store import rules as store
 from asynch.web.rule_bodies import MAX_OPTIONS
@@ -471,17 +471,29 @@ def test_every_change_is_in_the_op_log_and_no_refusal_is(live: Live) -> None:
     ]  # fmt: skip
 
 
-def test_every_change_is_announced_with_its_tenant(live: Live, dsn: str) -> None:
-    with psycopg.connect(dsn, autocommit=True) as listener:
-        listener.execute("LISTEN asynch_rules")
-        rule = create(live)
-        changed(live, rule, status=9)
-        change(live, rule, retryStrategy="no")
-        post(live, "rollback", {"id": rule, "version": 1})
-        live.call("DELETE", f"/preAction/deletePreAction?id={rule}")
-        heard = [notice.payload for notice in listener.notifies(timeout=5, stop_after=4)]
+def test_who_keeps_rules_has_the_right_ones_after_every_change(live: Live, pool: db.Pool) -> None:
+    def kept() -> list[tuple[str, int]]:
+        with db.connection(pool) as conn:
+            return [(rule.spec.action_name, rule.version) for rule in live_rules(conn, 0)]
 
-    assert heard == ["0"] * 4
+    assert kept() == []
+    rule = create(live, "r")
+    assert kept() == [("r", 1)]
+    changed(live, rule, scene="s")
+    assert kept() == [("r", 2)]
+    changed(live, rule, status=9)
+    assert kept() == []
+    post(live, "rollback", {"id": rule, "version": 2})
+    assert kept() == [("r", 4)]
+    live.call("DELETE", f"/preAction/deletePreAction?id={rule}")
+    assert kept() == []
+
+
+def test_rules_that_are_kept_are_not_read_again(live: Live, pool: db.Pool) -> None:
+    create(live, "r")
+    with db.connection(pool) as conn:
+        first = live_rules(conn, 0)
+        assert live_rules(conn, 0) is first
 
 
 def test_the_live_rules_are_those_that_are_on_and_there(live: Live, pool: db.Pool) -> None:

@@ -63,6 +63,7 @@ DRIVERS = {
     "prometheus_client": {"metrics", "web.metrics"},
     "yaml": {"sources", "demo"},
     "opentelemetry": {"otlp"},
+    "kombu": {"executors.broker"},
     "PIL": {"media"},
     "imageio_ffmpeg": set[str](),
 }

@@ -292,4 +292,15 @@ class SignedLink(Body):
 class ProgressLink(Body):
     """What a signed link for progress brings."""
 
-    token: str
+    tenant: str
+    attempt: str
+    expires: str
+    signature: str
+
+
+class ResultLink(Body):
+    """What a signed link for a result brings."""
+
+    tenant: str
+    expires: str
+    signature: str

@@ -136,7 +136,7 @@ class ActionTold(_Told):
     name: str
     mode: Literal[1, 2, 3]
     target: str
-    status: Literal["pending", "processing", "completed", "failed"]
+    status: Literal["pending", "processing", "awaiting", "completed", "failed"]
     output: Anything
     error: str
     created_at: Time

@@ -10,6 +10,7 @@ from asynch.web import (
     models,
     oplog,
     progress,
+    results,
     rule_bodies,
     services,
     stats,
@@ -120,6 +121,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "streams.socket": Operation({101: None}, errors=(404, 410, 426), tells={101: ("Upgrade", *_RATES)}),
     "progress.post_progress": Operation(
         {204: None}, body=progress.ProgressIn, query=answers.ProgressLink, errors=(403, 404, 409, 410)
+    ),
+    "results.post_result": Operation(
+        {204: None}, body=results.ResultIn, query=answers.ResultLink, errors=(403, 404, 409)
     ),
     "stats.list_model_stat": Operation({200: answers.ModelDays}, body=stats.ModelDaysIn),
     "stats.list_biz_stat": Operation({200: answers.BizDays}, body=stats.BizDaysIn),

@@ -90,7 +90,7 @@ class TryTold(Answer):
     version: int
     action_name: str
     attempt: int
-    outcome: Literal["completed", "failed"]
+    outcome: Literal["completed", "delivered", "failed"]
     seconds: float | None
     error_msg: str
 
