@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs or upgrades asynch on a Debian or Ubuntu host, as root:
-# install.sh [--workers N] [--public-url URL] [--extras tracing] WHEEL
+# install.sh [--workers N] [--public-url URL] [--extras broker,tracing] WHEEL
 #
 # The first run makes the user, the role and the database on this host's own Postgres, and /etc/asynch/config.yml;
 # each run brings the wheel's version into place beside the former one, applies the schema, and restarts worker by

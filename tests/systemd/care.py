@@ -43,11 +43,11 @@ def upgrades() -> str:
     """install.sh with a newer wheel while tasks are created and run, and a film comes: every id completes"""
     upload = Tus(film("three", 3))
     upload.send(cut_after=1)
-    said = _upgrade(lambda: install("0.9.9", "--workers 2", "--extras tracing"))
+    said = _upgrade(lambda: install("0.9.9", "--workers 2", "--extras broker,tracing"))
     assert upload.go_on() > 0
     stored(upload.task, cover=True)
     assert all(argv(unit).startswith("/opt/asynch-0.9.9-") for unit in (API, WORKER, SECOND))
-    sh("/opt/asynch/bin/python -c 'import opentelemetry.sdk'")
+    sh("/opt/asynch/bin/python -c 'import kombu, opentelemetry.sdk'")
     releases = sh("ls -d /opt/asynch-*").split()
     assert len(releases) == 2, releases
     return f"{said}, former release kept"

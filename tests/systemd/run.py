@@ -152,7 +152,7 @@ class Machine:
         for old in self._wheels.glob("asynch-*.whl"):
             old.unlink()
         pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", self._wheels)
-        run(*pip, "--find-links", self._wheels, f"{CHECKOUT}[tracing]")
+        run(*pip, "--find-links", self._wheels, f"{CHECKOUT}[broker,tracing]")
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             newer = Path(folder, "newer")
             shutil.copytree(CHECKOUT, newer, ignore=shutil.ignore_patterns(".*", "tests"))
