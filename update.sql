@@ -1,6 +1,19 @@
 -- The whole schema of asynch, for PostgreSQL 15 and later: ordered, additive, safe to repeat.
 -- `asynch migrate` runs it in one transaction under an advisory lock, so two hosts may start at once.
 
+-- All tables before any is changed: one that came later could be held by who waits for one that is changed already.
+DO $$
+DECLARE
+    known text;
+BEGIN
+    FOR known IN
+        SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename LIKE 'asynch\_%' ORDER BY 1
+    LOOP
+        EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', known);
+    END LOOP;
+END
+$$;
+
 -- Facts about this database: schema_version, secret_canary, local_store_id.
 CREATE TABLE IF NOT EXISTS asynch_meta (
     key   text PRIMARY KEY,

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Installs or upgrades asynch on a Debian or Ubuntu host, as root: install.sh [--workers N] [--public-url URL] WHEEL
+# Installs or upgrades asynch on a Debian or Ubuntu host, as root:
+# install.sh [--workers N] [--public-url URL] [--extras broker,tracing] WHEEL
 #
 # The first run makes the user, the role and the database on this host's own Postgres, and /etc/asynch/config.yml;
 # each run brings the wheel's version into place beside the former one, applies the schema, and restarts worker by
@@ -7,11 +8,12 @@
 set -euo pipefail
 umask 022
 
-workers=1 public_url=
+workers=1 public_url= extras=
 while [[ ${1-} == --* ]]; do
     case $1 in
         --workers) workers=${2:?a number} ;;
         --public-url) public_url=${2:?a URL} ;;
+        --extras) extras=${2:?names with commas between them} ;;
         *) echo "install.sh: unknown option $1" >&2; exit 2 ;;
     esac
     shift 2
@@ -29,6 +31,7 @@ asynch() { runuser -u asynch -- "$release/bin/asynch" "$@" --config "$config"; }
 check_host() {
     [[ $EUID == 0 ]] || refuse "must run as root"
     [[ $workers =~ ^[1-9][0-9]*$ ]] || refuse "--workers $workers: expected a number from 1"
+    [[ $extras =~ ^[a-z,]*$ ]] || refuse "--extras $extras: expected names with commas between them"
     [[ ! -e /opt/asynch || -L /opt/asynch ]] || refuse "/opt/asynch is no link of mine: move it away first"
     getent passwd postgres >/dev/null || [[ -e $config ]] ||
         refuse "no Postgres here (apt install postgresql); with one elsewhere, write $config first"
@@ -39,12 +42,12 @@ check_host() {
 # A release of its own beside the running one: what runs keeps its files, and going back is a link.
 make_release() {
     local name
-    name=$(basename "$wheel" | cut -d- -f2)-$(sha256sum "$wheel" | cut -c1-8)
+    name=$(basename "$wheel" | cut -d- -f2)-$(sha256sum "$wheel" | cut -c1-8)${extras:+-${extras//,/-}}
     release=/opt/asynch-$name
     if [[ ! -e $release/complete ]]; then
         rm -rf "$release"
         python3 -m venv "$release"
-        "$release/bin/pip" install --quiet --disable-pip-version-check "$wheel"
+        "$release/bin/pip" install --quiet --disable-pip-version-check "$wheel${extras:+[$extras]}"
         touch "$release/complete"
     fi
     say "release $release"

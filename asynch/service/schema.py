@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import chain, repeat
 from pathlib import Path
+from time import monotonic, sleep
 from typing import LiteralString
 
 from asynch import db
@@ -15,6 +17,12 @@ SCHEMA_VERSION = 5
 CANARY = "secret_canary"
 #: Key of the advisory lock that lets one host migrate at a time.
 _MIGRATE_LOCK = 0x6D696772617465
+#: How long one table is waited for, try after try, ms: who wants it meanwhile waits behind us. Below deadlock_timeout
+#: (1 s) it is always the migration that gives way; above it an autovacuum is ended for us.
+_TABLE_WAITS_MS = (300, 300, 600, 600, 1200, 1200, 2500)
+#: How long they are tried in all, and the pause between, in which the others come through, seconds.
+_PATIENCE_S = 60.0
+_PAUSE_S = 0.2
 #: Tables that model-asynch calls the same; without asynch_meta beside them they are its own.
 _SHARED_NAMES = ("asynch_models", "asynch_task", "asynch_op_log", "asynch_model_stat")
 
@@ -29,14 +37,30 @@ def update_sql() -> LiteralString:
 
 
 def migrate(pool: db.Pool) -> None:
-    """Apply update.sql in one transaction; safe to repeat, and from two hosts at once.
+    """Apply update.sql in one transaction; safe to repeat, from two hosts at once, and while everything runs.
 
-    UserError when the tables are of another program (model-asynch) or of a newer asynch: nothing is changed then.
+    UserError when the tables are of another program (model-asynch) or of a newer asynch, or in use all the time:
+    nothing is changed then.
     """
+    deadline = monotonic() + _PATIENCE_S
+    for wait_ms in chain(_TABLE_WAITS_MS, repeat(_TABLE_WAITS_MS[-1])):
+        try:
+            _apply(pool, wait_ms)
+            break
+        except (db.LockTimeout, *db.Collision) as exc:
+            if monotonic() > deadline:
+                raise UserError(
+                    "a table is in use all the time, as by a backup; nothing was changed, try again later"
+                ) from exc
+            sleep(_PAUSE_S)
+
+
+def _apply(pool: db.Pool, wait_ms: int) -> None:
     with db.transaction(pool) as conn:
         conn.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATE_LOCK,))
         _refuse_strangers(conn)
         conn.execute("SET LOCAL client_min_messages = warning")
+        conn.execute("SELECT set_config('lock_timeout', %s, true)", (f"{wait_ms}ms",))
         conn.execute(update_sql())
 
 

@@ -29,6 +29,13 @@ MIB = 1 << 20
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and death signals are Linux's")
 
 
+@pytest.fixture(scope="module")
+def endless_film(clips: Path, long_film: Path) -> Path:
+    """More than any machine encodes before these tests end it."""
+    ffmpeg("-stream_loop", "19", "-i", long_film, "-c", "copy", path := clips / "endless.mp4")
+    return path
+
+
 def media_programs(word: Path) -> list[psutil.Process]:
     """The processes of this host with that path on their command line, but for Python's own helpers."""
     found = []
@@ -49,14 +56,14 @@ def run_python(bench: Bench, script: str, *args: str) -> Ran:
 
 
 @needs_linux
-def test_kill_9_of_the_worker_leaves_no_program(tmp_path: Path, long_film: Path) -> None:
+def test_kill_9_of_the_worker_leaves_no_program(tmp_path: Path, endless_film: Path) -> None:
     script = f"""
         from pathlib import Path
         from asynch.media import Shop
         from asynch.media.processors import PROCESSORS
         shop = Shop(Path({str(tmp_path)!r}), lambda: None, lambda *_: None)
         processor = PROCESSORS["video.compress"]
-        processor.run(Path({str(long_film)!r}), processor.options(crf=16), shop)
+        processor.run(Path({str(endless_film)!r}), processor.options(crf=16), shop)
     """
     worker = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
     until(lambda: (tmp_path / "product.mp4").exists())
@@ -68,7 +75,7 @@ def test_kill_9_of_the_worker_leaves_no_program(tmp_path: Path, long_film: Path)
     until(lambda: not media_programs(tmp_path), most_s=2)
 
 
-def test_a_check_that_raises_ends_the_program_at_once(make_bench: MakeBench, long_film: Path) -> None:
+def test_a_check_that_raises_ends_the_program_at_once(make_bench: MakeBench, endless_film: Path) -> None:
     cut_at: list[float] = []
 
     def check() -> None:
@@ -79,17 +86,17 @@ def test_a_check_that_raises_ends_the_program_at_once(make_bench: MakeBench, lon
     bench = make_bench(check=check)
     scratch = bench.shop.scratch
     with pytest.raises(CallCut):
-        bench.run("video.compress", long_film, crf=16)
+        bench.run("video.compress", endless_film, crf=16)
 
     assert time.monotonic() - cut_at[0] < 0.5
     assert media_programs(scratch) == []
 
 
-def test_the_check_is_asked_ten_times_a_second(make_bench: MakeBench, long_film: Path) -> None:
+def test_the_check_is_asked_ten_times_a_second(make_bench: MakeBench, endless_film: Path) -> None:
     asked: list[float] = []
     bench = make_bench(check=lambda: asked.append(time.monotonic()), limits=Limits(deadline_s=1))
     with pytest.raises(ProcessorError, match="not done"):
-        bench.run("video.compress", long_film, crf=16)
+        bench.run("video.compress", endless_film, crf=16)
 
     assert median(after - before for before, after in pairwise(asked)) < 0.1
 
@@ -116,7 +123,7 @@ def test_what_a_program_started_ends_with_it(make_bench: MakeBench) -> None:
     until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
 
 
-def test_a_program_that_the_host_ends_may_be_tried_again(bench: Bench, long_film: Path) -> None:
+def test_a_program_that_the_host_ends_may_be_tried_again(bench: Bench, endless_film: Path) -> None:
     """A stop of the service tells all its processes to end."""
 
     def end_it() -> None:
@@ -127,7 +134,7 @@ def test_a_program_that_the_host_ends_may_be_tried_again(bench: Bench, long_film
     host = threading.Thread(target=end_it)
     host.start()
     with pytest.raises(ProcessorError, match="told to end") as caught:
-        bench.run("video.compress", long_film, crf=16)
+        bench.run("video.compress", endless_film, crf=16)
     host.join()
 
     assert caught.value.transient
@@ -160,16 +167,16 @@ def test_a_title_cannot_fill_the_disk(bench: Bench, clips: Path, tone: Path, tit
 # -- limits --------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_over_its_deadline_fails_and_may_be_tried_again(make_bench: MakeBench, long_film: Path) -> None:
+def test_a_run_over_its_deadline_fails_and_may_be_tried_again(make_bench: MakeBench, endless_film: Path) -> None:
     with pytest.raises(ProcessorError, match=r"not done within 0.5 s") as caught:
-        make_bench(limits=Limits(deadline_s=0.5)).run("video.compress", long_film, crf=16)
+        make_bench(limits=Limits(deadline_s=0.5)).run("video.compress", endless_film, crf=16)
 
     assert caught.value.transient
 
 
-def test_a_film_over_the_cpu_limit_fails_for_good(make_bench: MakeBench, long_film: Path) -> None:
+def test_a_film_over_the_cpu_limit_fails_for_good(make_bench: MakeBench, endless_film: Path) -> None:
     with pytest.raises(ProcessorError, match="more than 1 s of CPU time") as caught:
-        make_bench(limits=Limits(deadline_s=30, cpu_s=1)).run("video.compress", long_film, crf=16)
+        make_bench(limits=Limits(deadline_s=30, cpu_s=1)).run("video.compress", endless_film, crf=16)
 
     assert not caught.value.transient
 

@@ -22,6 +22,7 @@ from asynch.service import schema
 from asynch.store import workers
 from tests.database import all_rows, run_on
 from tests.live import KEY
+from tests.rows import until
 
 REPOSITORY = Path(asynch.__file__).parents[1]
 OTHER_KEY = "B" * 43 + "="
@@ -90,6 +91,13 @@ def described(dsn: str) -> list[tuple[object, ...]]:
         ]
 
 
+def waits(dsn: str, table: str) -> bool:
+    """Whether somebody waits for the table."""
+    asked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
+    with psycopg.connect(dsn) as conn:
+        return conn.execute(asked, (table,)).fetchone() != (0,)
+
+
 def at_once(*todo: Callable[[], object]) -> None:
     with ThreadPoolExecutor(len(todo)) as threads:
         for future in [threads.submit(each) for each in todo]:
@@ -136,6 +144,27 @@ def test_many_hosts_may_apply_it_at_once(blank: str) -> None:
     at_once(*[lambda: migrate(blank)] * 4)
 
     assert {row[0] for row in described(blank)} >= TABLES
+
+
+def test_a_migration_gives_way_to_who_uses_the_tables(blank: str) -> None:
+    """A worker has tasks and wants their models, while a migration has the models and wants the tasks."""
+    migrate(blank)
+    with psycopg.connect(blank) as worker, ThreadPoolExecutor(1) as threads:
+        worker.execute("UPDATE asynch_task SET rank = rank")
+        migration = threads.submit(migrate, blank)
+        until(lambda: waits(blank, "asynch_task"))
+        worker.execute("SELECT FROM asynch_models FOR UPDATE")
+        worker.commit()
+        migration.result()
+
+
+def test_a_migration_that_never_gets_the_tables_says_so(blank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "_PATIENCE_S", 0.1)
+    migrate(blank)
+    with psycopg.connect(blank) as backup:
+        backup.execute("SELECT FROM asynch_task")
+        with pytest.raises(UserError, match="in use all the time"):
+            migrate(blank)
 
 
 def test_a_migration_that_fails_changes_nothing(blank: str) -> None:

@@ -14,16 +14,18 @@ from ground import (
     NAME,
     SECOND,
     WORKER,
-    call,
     completed,
     configure,
     connected,
     http,
     install,
     kept,
+    make_key,
     pid,
     probing,
+    register_models,
     said,
+    serve_by_nginx,
     sh,
     show,
     speech,
@@ -80,9 +82,7 @@ def is_behind_nginx() -> str:
         f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={NAME} -addext subjectAltName=DNS:{NAME}"
         f" -keyout {CERT.parent}/privkey.pem -out {CERT}"
     )
-    sh(f"sed s/asynch.example.com/{NAME}/ /proof/deploy/nginx.conf > /etc/nginx/sites-available/asynch")
-    sh("ln -s ../sites-available/asynch /etc/nginx/sites-enabled/ && nginx -t && systemctl reload nginx")
-    until(lambda: http("/readyz")[0] == 200, 10, "readyz through nginx")
+    serve_by_nginx()
     assert http("/metrics")[0] == 404
     assert http("/model/listModel", {})[0] == 401
     return "readyz 200, without a key 401"
@@ -93,11 +93,10 @@ def nginx_holds_nothing_back() -> str:
     sh(f"systemctl stop {API}")
     try:
         with probing() as probe:
-            with connected() as line:
-                line.sendall(
-                    b"PATCH /api/file/tus/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 300000000\r\n\r\nfirst bytes"
-                )
-                until(lambda: b"first bytes" in probe.heard, 10, "the first bytes of an upload that goes on")
+            for way in (b"POST /api/file/upload", b"PATCH /api/file/tus/1", b"PUT /files/7/direct/1"):
+                with connected() as line:
+                    line.sendall(b"%b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\nnow %b" % (way, 10 << 30, way))
+                    until(lambda way=way: b"now " + way in probe.heard, 10, "the first bytes of an upload that goes on")
             with connected() as line:
                 line.sendall(b"GET /task/1/events HTTP/1.1\r\nHost: x\r\n\r\n")
                 assert said(line, b"data: 1")  # while the answer goes on
@@ -113,8 +112,7 @@ def nginx_holds_nothing_back() -> str:
 
 def loopback_is_denied() -> str:
     """tenants cannot register what listens on the host only"""
-    made = sh("runuser -u asynch -- asynch key create --config /etc/asynch/config.yml --tenant 7 --name proof --admin")
-    kept["token"] = made.split()[-1]
+    make_key()
     code, answer = http("/model/createModel", {"modelName": "self", "baseUrl": "http://127.0.0.1:8080"})
     assert code == 422, (code, answer)
     configure("127.0.0.0/8, ", "")  # from here on the models are on this host, as an operator may want it
@@ -124,9 +122,7 @@ def loopback_is_denied() -> str:
 def takes_a_task_through() -> str:
     """a key, a model, a task, its result through nginx"""
     start_models()
-    known = {"apiKey": "X-Api-Key:demo-model-key", "maxConcurrency": 4, "timeoutSeconds": 120, "retryTimes": 3}
-    call("/model/createModel", {"modelName": "speech", "baseUrl": "http://127.0.0.1:9100", "route": "speak", **known})
-    call("/model/createModel", {"modelName": "slow", "baseUrl": "http://127.0.0.1:9200", **known})
+    register_models()
     [item] = completed(speech(1))
     code, sound = http(item["ossFile"])
     assert item["ossFile"].startswith(f"https://{NAME}/")

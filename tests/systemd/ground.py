@@ -47,8 +47,8 @@ def pid(unit: str) -> int:
     return int(show(unit, "MainPID"))
 
 
-def install(version: str, *options: str) -> str:
-    return sh(f"/proof/deploy/install.sh {' '.join(options)} /proof/wheels/asynch-{version}-*.whl", env=OFFLINE)
+def install(version: str, *options: str, deploy: str = "/proof/deploy") -> str:
+    return sh(f"{deploy}/install.sh {' '.join(options)} /proof/wheels/asynch-{version}-*.whl", env=OFFLINE)
 
 
 def drop_in(unit: str, lines: str) -> None:
@@ -112,6 +112,24 @@ def call(path: str, body: Any = None, **headers: str) -> Any:
         time.sleep(0.2)
 
 
+def serve_by_nginx() -> None:
+    """The site as shipped, and whoever asks for its name."""
+    sh(f"sed s/asynch.example.com/{NAME}/ /proof/deploy/nginx.conf > /etc/nginx/sites-available/asynch")
+    sh("ln -s ../sites-available/asynch /etc/nginx/sites-enabled/ && nginx -t && systemctl reload nginx")
+    until(lambda: http("/readyz")[0] == 200, 10, "readyz through nginx")
+
+
+def make_key() -> None:
+    made = sh("runuser -u asynch -- asynch key create --config /etc/asynch/config.yml --tenant 7 --name proof --admin")
+    kept["token"] = made.split()[-1]
+
+
+def register_models() -> None:
+    known = {"apiKey": "X-Api-Key:demo-model-key", "maxConcurrency": 4, "timeoutSeconds": 120, "retryTimes": 3}
+    call("/model/createModel", {"modelName": "speech", "baseUrl": "http://127.0.0.1:9100", "route": "speak", **known})
+    call("/model/createModel", {"modelName": "slow", "baseUrl": "http://127.0.0.1:9200", **known})
+
+
 def create(model: str, payload: Any, key: str = "") -> str:
     headers = {"Idempotency-Key": key} if key else {}
     return str(call("/task/createTask", {"modelName": model, "requestPayload": payload}, **headers)["taskId"])
@@ -165,10 +183,15 @@ class Slow(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def start_models() -> None:
-    """The demo's, as its own process, and the slow one."""
+def start_speech() -> None:
+    """The demo's model, as its own process."""
     sh("systemd-run --quiet --unit=model /opt/asynch/bin/python -m asynch.demo.model --port 9100")
-    until(lambda: "ready" in sh("journalctl -q -b -o cat -u model"), 30, "the demo's model")
+    until(lambda: sh("ss -Hltn 'sport = :9100'"), 30, "the demo's model")
+
+
+def start_models() -> None:
+    """The demo's and the slow one."""
+    start_speech()
     threading.Thread(target=ThreadingHTTPServer(("127.0.0.1", 9200), Slow).serve_forever, daemon=True).start()
 
 

@@ -3,8 +3,9 @@
     python tests/systemd/run.py [--scratch DIR]
 
 Builds image and wheels below DIR (kept for the next run: about 1 GB), boots twice, prints each step and a JSON summary,
-and exits 0 when every step was ok. Needs Python 3.11, which the image has too, and apt's mirror; debootstrap and
-systemd-nspawn are taken from the PATH, else from their packages, unpacked below DIR. The steps are listed in steps.py.
+and exits 0 when every step was ok. Needs Python 3.11, which the image has too, apt's mirror, and the history of the
+sources, for the version before the last change of the schema; debootstrap and systemd-nspawn are taken from the PATH,
+else from their packages, unpacked below DIR. The steps are listed in steps.py.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PACKAGES = (
     "systemd,systemd-sysv,dbus,iproute2,procps,python3,python3-venv,postgresql,nginx-light,openssl,ca-certificates"
 )
 TOOLS = ("debootstrap", "systemd-container", "libsystemd-shared")
-BOOTS = {"install": 900, "reboot": 240}  #: what each boot may take, seconds
+BOOTS = {"install": 1200, "reboot": 360}  #: what each boot may take, seconds
 
 #: Its loopback is down after the boot, before anything could listen there.
 LOOPBACK = """[Unit]
@@ -62,22 +63,24 @@ class Machine:
         self._base = scratch / "base"
         self._root = scratch / "root"
         self._wheels = scratch / "wheels"
+        self._former = scratch / "former"
 
     def prepare(self) -> None:
-        """A fresh root with the sources' deploy/, two wheels of them and everything they depend on."""
+        """A fresh root with deploy/ of these and of former sources, their wheels and everything they depend on."""
         if sys.version_info[:2] != (3, 11) or os.geteuid() != 0:
             sys.exit("needs root and Python 3.11, the version of the image, for which the wheels are collected")
         if not all(map(shutil.which, ("debootstrap", "systemd-nspawn"))):
             self._unpack_tools()
         self._make_base()
+        self._make_wheels()
         shutil.rmtree(self._root, ignore_errors=True)
         run("cp", "-a", "--reflink=auto", self._base, self._root)
         proof = self._root / "proof"
         (proof / "out").mkdir(parents=True)
         shutil.copytree(CHECKOUT / "deploy", proof / "deploy")
+        shutil.copytree(self._former / "deploy", proof / "former")
         for file in HERE.glob("*.py"):
             shutil.copy(file, proof)
-        self._make_wheels()
         shutil.copytree(self._wheels, proof / "wheels")
         self._enable("proof-loopback", LOOPBACK, "sysinit")
         self._enable("proof", PROOF, "multi-user")
@@ -144,18 +147,31 @@ class Machine:
         (self._base / "complete").touch()
 
     def _make_wheels(self) -> None:
-        """This version with its dependencies, and the same sources as version 0.9.9."""
+        """This version with its dependencies, the same sources as version 0.9.9, and former ones as 0.0.9."""
         self._wheels.mkdir(exist_ok=True)
         for old in self._wheels.glob("asynch-*.whl"):
             old.unlink()
         pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", self._wheels)
-        run(*pip, "--find-links", self._wheels, CHECKOUT)
+        run(*pip, "--find-links", self._wheels, f"{CHECKOUT}[broker,tracing]")
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             newer = Path(folder, "newer")
             shutil.copytree(CHECKOUT, newer, ignore=shutil.ignore_patterns(".*", "tests"))
-            project = newer / "pyproject.toml"
-            project.write_text(re.sub(r'(?m)^version = ".*"', 'version = "0.9.9"', project.read_text()))
+            _set_version(newer, "0.9.9")
             run(*pip, "--no-deps", newer)
+        self._take_former()
+        _set_version(self._former, "0.0.9")
+        run(*pip, "--no-deps", self._former)
+
+    def _take_former(self) -> None:
+        """The sources as they were before the schema got its present version."""
+        git = ("git", "-C", CHECKOUT)
+        [now] = re.findall(r"'schema_version', '[0-9]+'", (CHECKOUT / "update.sql").read_text())
+        *_, first = run(*git, "log", "--format=%H", f"-S{now}", "--", "update.sql").split()
+        shutil.rmtree(self._former, ignore_errors=True)
+        self._former.mkdir()
+        packed = self._former / "former.tar"
+        run(*git, "archive", "--output", packed, f"{first}^")
+        run("tar", "-C", self._former, "-xf", packed)
 
     def _enable(self, name: str, unit: str, target: str) -> None:
         units = self._root / "etc/systemd/system"
@@ -165,11 +181,17 @@ class Machine:
         (wants / f"{name}.service").symlink_to(f"../{name}.service")
 
 
-def run(*argv: object, cwd: str | None = None, env: dict[str, str] | None = None) -> None:
-    """Run a program to its end; its output only when it fails."""
+def run(*argv: object, cwd: str | None = None, env: dict[str, str] | None = None) -> str:
+    """Run a program to its end; what it said, shown only when it fails."""
     done = subprocess.run([*map(str, argv)], cwd=cwd, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{argv[0]} failed with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def _set_version(sources: Path, version: str) -> None:
+    project = sources / "pyproject.toml"
+    project.write_text(re.sub(r'(?m)^version = ".*"', f'version = "{version}"', project.read_text()))
 
 
 def _follow(machine: subprocess.Popen[bytes], log: Path, *, deadline: float) -> None:

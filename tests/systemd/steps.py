@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import care
 import deaths
+import films
 import first_steps as first
 from ground import OUT, sh
 
@@ -31,11 +32,16 @@ STEPS: dict[str, list[Callable[[], str]]] = {
         deaths.stop_gives_back,
         deaths.waits_for_the_database,
         deaths.database_restarts,
+        films.takes_films,
+        films.media_is_shut_in,
+        films.media_programs_run_so,
+        films.worker_is_killed_while_it_compresses,
         care.upgrades,
         care.backs_up_and_restores,
+        films.large_files_pass_through,
         care.powers_off_in_flight,
     ],
-    "reboot": [care.is_up_after_the_boot, care.uninstalls],
+    "reboot": [care.is_up_after_the_boot, care.uninstalls, care.upgrades_from_the_former_schema],
 }
 
 
