@@ -83,7 +83,11 @@ def _ffmpeg(_: Settings) -> str:
     path = ffmpeg.find_ffmpeg()
     if path is None:
         raise AsynchError("not found: install it, or the package imageio-ffmpeg")
-    return f"version {ffmpeg.ffmpeg_version(path)} in {path.parent}"
+    told = f"version {ffmpeg.ffmpeg_version(path)} in {path.parent}"
+    if missing := ffmpeg.missing_encoders(path):
+        names = ", ".join(missing)
+        raise AsynchError(f"{told} cannot encode with {names}: install another, or remove it for the wheel's")
+    return told
 
 
 def _broker(settings: Settings) -> str:

@@ -34,6 +34,8 @@ DEMUXERS = {
     "gif": "gif",
 }
 
+#: What the processors encode with.
+ENCODERS = ("libx264", "aac", "mjpeg", "libvpx-vp9", "libopus", "libmp3lame", "flac", "pcm_s16le")
 THREADS = 2  #: of each decoder and encoder; more would need more than the default limit of memory for 4K
 MAX_PIXELS = 64_000_000  #: of one frame: 8K has 33 million
 
@@ -56,16 +58,28 @@ def find_ffmpeg() -> Path | None:
 
 def ffmpeg_version(path: Path) -> str:
     """What it calls itself, such as `7.1.2`; ProcessorError when it does not run."""
+    version = re.match(r"ffmpeg version (\S+)", _asked(path, "-version"))
+    if version is None:
+        raise ProcessorError(f"{path} does not run: it does not tell its version")
+    return version[1]
+
+
+def missing_encoders(path: Path) -> list[str]:
+    """Which of `ENCODERS` it was built without, as some distributions' are; ProcessorError when it does not run."""
+    there = {line.split()[1] for line in _asked(path, "-encoders").splitlines() if len(line.split()) > 1}
+    return [name for name in ENCODERS if name not in there]
+
+
+def _asked(path: Path, what: str) -> str:
     try:
         asked = subprocess.run(  # noqa: S603 - a program of the installation
-            [path, "-hide_banner", "-version"], capture_output=True, text=True, check=False, timeout=30
+            [path, "-hide_banner", what], capture_output=True, text=True, check=False, timeout=30
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise ProcessorError(f"{path} does not run: {exc}") from exc
-    version = re.match(r"ffmpeg version (\S+)", asked.stdout)
-    if version is None:
+    if asked.returncode != 0:
         raise ProcessorError(f"{path} does not run: it ended with {asked.returncode}")
-    return version[1]
+    return asked.stdout
 
 
 def run_ffmpeg(

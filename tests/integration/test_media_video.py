@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageStat
 
 from asynch.errors import ProcessorError
+from asynch.media.ffmpeg import find_ffmpeg, missing_encoders
 from tests.clips import Bench, ffmpeg
 
 
@@ -221,3 +222,13 @@ def test_a_probe_of_a_sound_has_no_sides(bench: Bench, tone: Path) -> None:
     facts = bench.run("media.probe", tone).facts
 
     assert (facts["width"], facts["audio_codec"]) == (None, "mp3")
+
+
+def test_an_ffmpeg_without_an_encoder_is_told_by_name(tmp_path: Path) -> None:
+    real = find_ffmpeg()
+    assert real is not None
+    assert missing_encoders(real) == []
+    poor = tmp_path / "ffmpeg"
+    poor.write_text(f'#!/bin/sh\n"{real}" "$@" | grep -v libx264\n')
+    poor.chmod(0o755)
+    assert missing_encoders(poor) == ["libx264"]
