@@ -576,6 +576,8 @@ CREATE TABLE IF NOT EXISTS asynch_action (
 -- Since version 5: of one that ends with a posted result, how long that may take (0: it ends with its task), and until when.
 ALTER TABLE asynch_action ADD COLUMN IF NOT EXISTS await_seconds integer NOT NULL DEFAULT 0;
 ALTER TABLE asynch_action ADD COLUMN IF NOT EXISTS deadline timestamptz;
+-- Since version 5: the file that it made. Its output may name any, as others say what it is.
+ALTER TABLE asynch_action ADD COLUMN IF NOT EXISTS made bigint;
 -- Since version 5: an action that has ended without a result still takes one; later ones are refused.
 ALTER TABLE asynch_action ADD COLUMN IF NOT EXISTS answered boolean NOT NULL DEFAULT false;
 ALTER TABLE asynch_action DROP CONSTRAINT IF EXISTS asynch_action_status;

@@ -5,7 +5,7 @@ All of it in the caller's transaction: the fact that fires a rule and the action
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from asynch.service.rule_specs import MODEL, PROCESSOR, QUEUE, WEBHOOK
 from asynch.service.rules import facts_of, live_rules, matching
 from asynch.store import actions as store
 from asynch.store import files, models, news, tasks
-from asynch.store.actions import NewAction
+from asynch.store.actions import End, NewAction
 from asynch.store.files import NewLane, NewWork
 from asynch.store.rules import Rule, RuleSpec
 
@@ -46,20 +46,34 @@ class Cause:
     trace_context: str = ""
     after: int | None = None  #: the rule whose action has succeeded; None: the file is complete
     output: Any = None  #: of that action
+    made: int | None = None  #: the file that it made
     maker: int | None = None  #: the rule that made the file, which does not fire on it
 
 
 def fire(conn: Connection, *, tenant_id: int, file_id: int, cause: Cause) -> int:
     """Have done what the tenant's rules want of a file, and was not done before; how many actions that are.
 
-    A file that is complete fires the rules that wait for no other; an action's success those that wait for its rule.
+    A file that is complete fires the rules that wait for no other, and those that were made after what they wait for
+    had succeeded; an action's success fires those that wait for its rule.
     """
-    live = [r for r in live_rules(conn, tenant_id) if r.spec.after_id == cause.after and r.id != cause.maker]
-    file = files.find_file(conn, tenant_id=tenant_id, file_id=file_id) if live else None
+    live = live_rules(conn, tenant_id)
+    fired = _fire(conn, tenant_id, file_id, cause, live)
+    if cause.after is None and any(rule.spec.after_id is not None for rule in live):
+        versions = {rule.id: rule.version for rule in live}
+        for done in store.list_completed(conn, tenant_id=tenant_id, file_id=file_id):
+            if versions.get(done["rule_id"]) == done["version"]:
+                then = replace(cause, after=done["rule_id"], output=done["output"], made=done["made"])
+                fired += _fire(conn, tenant_id, file_id, then, live)
+    return fired
+
+
+def _fire(conn: Connection, tenant_id: int, file_id: int, cause: Cause, live: Sequence[Rule]) -> int:
+    waiting = [rule for rule in live if rule.spec.after_id == cause.after and rule.id != cause.maker]
+    file = files.find_file(conn, tenant_id=tenant_id, file_id=file_id) if waiting else None
     if file is None or file["generation"] > MOST_GENERATIONS:
         return 0
-    made = _made(conn, tenant_id, cause.output)
-    matched = {rule.id: rule for rule in matching(live, facts_of(file), file["identity"])}
+    made = None if cause.made is None else files.find_file(conn, tenant_id=tenant_id, file_id=cause.made)
+    matched = {rule.id: rule for rule in matching(waiting, facts_of(file), file["identity"])}
     wanted = [_action(rule, file) for rule in matched.values()]
     fired = store.insert_actions(conn, tenant_id=tenant_id, actions=wanted) if wanted else {}
     lanes: dict[str, int | None] = {}
@@ -71,21 +85,13 @@ def fire(conn: Connection, *, tenant_id: int, file_id: int, cause: Cause) -> int
             lanes[lane] = _lane(conn, tenant_id, rule.spec)
         if (lane_id := lanes[lane]) is None:
             missing = f"there is no model {rule.spec.target_url.removeprefix(MODEL)}"
-            store.end_action(conn, tenant_id=tenant_id, action_id=action_id, status="failed", error=missing)
+            store.end_action(conn, tenant_id=tenant_id, action_id=action_id, end=End("failed", missing))
         else:
             work.append(_work(rule, action_id, lane_id, file, made, cause))
     if work:
         files.insert_work(conn, *work)
         news.announce(conn, {each.lane_id for each in work})
     return len(fired)
-
-
-def _made(conn: Connection, tenant_id: int, output: Any) -> Row | None:
-    """The file that is the output of the action before."""
-    identity = output.get("identity") if isinstance(output, dict) else None
-    if not isinstance(identity, str) or not (identity.isascii() and identity.isdigit() and len(identity) < 19):
-        return None
-    return files.find_file(conn, tenant_id=tenant_id, file_id=int(identity))
 
 
 def _action(rule: Rule, file: Row) -> NewAction:
@@ -197,22 +203,19 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def succeed(conn: Connection, action: Row, *, output: Any, cause: Cause) -> None:
+def succeed(conn: Connection, action: Row, *, output: Any, cause: Cause, made: int | None = None) -> None:
     """An action is done: note it with its output, whose tags are the file's now, and fire what waits for its rule.
 
-    One that has ended before stays as it is.
+    One that has ended before stays as it is. `made` is the file that came of it.
     """
-    tenant_id = action["tenant_id"]
-    if not store.end_action(conn, tenant_id=tenant_id, action_id=action["id"], status="completed", output=output):
+    tenant_id, file_id = action["tenant_id"], action["file_id"]
+    end = End("completed", output=output, made=made)
+    if not store.end_action(conn, tenant_id=tenant_id, action_id=action["id"], end=end):
         return
     add_tags(conn, action, output)
     output = action["output"] if output is None else output
-    fire(
-        conn,
-        tenant_id=tenant_id,
-        file_id=action["file_id"],
-        cause=replace(cause, after=action["rule_id"], output=output),
-    )
+    then = replace(cause, after=action["rule_id"], output=output, made=made)
+    fire(conn, tenant_id=tenant_id, file_id=file_id, cause=then)
 
 
 def add_tags(conn: Connection, action: Row, output: Any) -> None:

@@ -13,7 +13,7 @@ from asynch.secretbox import SecretBox
 from asynch.service import actions, links
 from asynch.service.actions import Cause
 from asynch.store import actions as store
-from asynch.store.actions import Try
+from asynch.store.actions import End, Try
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,5 @@ def _end(conn: Connection, action: Row, result: Result) -> None:
     if result.success:
         actions.succeed(conn, action, output=result.output, cause=Cause())
     else:
-        store.end_action(
-            conn, tenant_id=tenant_id, action_id=action_id, status="failed", error=tried.error, output=result.output
-        )
+        end = End("failed", tried.error, result.output)
+        store.end_action(conn, tenant_id=tenant_id, action_id=action_id, end=end)

@@ -19,11 +19,15 @@ SELECT a.*, t.state, t.final, t.phase, t.progress, t.error_msg AS task_error
 FROM asynch_action a LEFT JOIN asynch_task t ON t.tenant_id = ~a.tenant_id AND t.id = a.id
 WHERE a.tenant_id = %(tenant_id)s AND a.file_id = %(file_id)s ORDER BY a.id LIMIT 1000
 
+-- list_completed_actions --
+SELECT a.rule_id, a.version, a.output, a.made FROM asynch_action a
+WHERE a.tenant_id = %(tenant_id)s AND a.file_id = %(file_id)s AND a.status = 'completed' ORDER BY a.id
+
 -- end_action --
 -- An output that was posted before its end stays.
 UPDATE asynch_action a
 SET status = %(status)s, error_msg = %(error_msg)s, output = coalesce(%(output)s::jsonb, a.output), completed_at = now(),
-    deadline = NULL
+    deadline = NULL, made = %(made)s
 WHERE a.tenant_id = %(tenant_id)s AND a.id = %(id)s AND a.status IN ('pending', 'awaiting')
 
 -- await_result --

@@ -26,6 +26,16 @@ class NewAction:
 
 
 @dataclass(frozen=True, slots=True)
+class End:
+    """What came of an action."""
+
+    status: str  #: completed, failed
+    error: str = ""
+    output: object = None
+    made: int | None = None  #: the file that it made
+
+
+@dataclass(frozen=True, slots=True)
 class Try:
     """One try of an action; None for what its task knows."""
 
@@ -63,11 +73,14 @@ def list_actions(conn: Connection, *, tenant_id: int, file_id: int) -> list[Row]
     return db.rows(conn, "list_actions", tenant_id=tenant_id, file_id=file_id)
 
 
-def end_action(
-    conn: Connection, *, tenant_id: int, action_id: int, status: str, error: str = "", output: object = None
-) -> bool:
+def list_completed(conn: Connection, *, tenant_id: int, file_id: int) -> list[Row]:
+    """The actions of a file that have succeeded: rule_id, version, output, made."""
+    return db.rows(conn, "list_completed_actions", tenant_id=tenant_id, file_id=file_id)
+
+
+def end_action(conn: Connection, *, tenant_id: int, action_id: int, end: End) -> bool:
     """What came of it; False for one that has ended, which stays as it is."""
-    told = {"status": status, "error_msg": error, "output": _as_json(output)}
+    told = {"status": end.status, "error_msg": end.error, "output": _as_json(end.output), "made": end.made}
     return db.run(conn, "end_action", tenant_id=tenant_id, id=action_id, **told) > 0
 
 

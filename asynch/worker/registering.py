@@ -16,7 +16,7 @@ from asynch.service.lanes import COVER, UPLOAD, UPLOAD_FILM, UPLOAD_STAGED, ensu
 from asynch.service.rule_specs import MODEL
 from asynch.store import actions as action_store
 from asynch.store import files, news
-from asynch.store.actions import Try
+from asynch.store.actions import End, Try
 from asynch.store.files import FileAt, NewFile, NewWork
 from asynch.store.queue import Along, Outcome
 from asynch.worker.processing import SCHEME, STORED
@@ -181,7 +181,7 @@ def _complete_action(conn: Connection, outcome: Outcome, answer: Answer | None) 
     made = files.insert_file(conn, tenant_id=claim.owner_id, file=_derived(conn, action, outcome))
     by_rule = replace(cause, maker=action["rule_id"])
     actions.fire(conn, tenant_id=claim.owner_id, file_id=made.id, cause=by_rule)
-    actions.succeed(conn, action, output={"identity": str(made.id)}, cause=cause)
+    actions.succeed(conn, action, output={"identity": str(made.id)}, cause=cause, made=made.id)
     return [] if made.key == saved.key else [saved.key]
 
 
@@ -216,7 +216,7 @@ def _fail_action(conn: Connection, outcome: Outcome) -> list[str]:
     detail = outcome.failure.detail if outcome.failure else ""
     claim = outcome.claim
     if outcome.event is Event.GIVE_UP:
-        action_store.end_action(conn, tenant_id=claim.owner_id, action_id=claim.id, status="failed", error=detail)
+        action_store.end_action(conn, tenant_id=claim.owner_id, action_id=claim.id, end=End("failed", detail))
     _log_try(conn, outcome, "failed", detail)
     return []
 

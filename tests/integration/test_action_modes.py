@@ -195,6 +195,36 @@ def fetched(api: Api, url: str) -> bytes:
     return api.live.call("GET", url.removeprefix("http://127.0.0.1")).content
 
 
+def test_a_rule_that_was_made_after_its_parents_success_fires_when_the_file_comes_again(
+    api: Api, dsn: str, picture: bytes, receiver: Receiver
+) -> None:
+    first = rule(api, "small", options={"width": 20, "height": 20})
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+        acted(api, identity, 1)
+        rule(api, "tell", executeMode=2, targetUrl=receiver.url, after=first)
+        for _ in range(2):
+            assert completed(api, send(api, picture)) == identity
+        file = acted(api, identity, 2)
+
+    (message,) = receiver.messages
+    assert message.told["data"]["action"]["input"]["identity"] == file["derived"][0]["identity"]
+
+
+def test_an_answer_that_names_a_file_leads_to_none(
+    api: Api, dsn: str, picture: bytes, service: ModelServer, receiver: Receiver
+) -> None:
+    """Else a receiver or a model could have any file of the tenant, by guessing."""
+    with working(api.live, dsn):
+        secret = completed(api, send(api, picture + b"secret"))
+        first = asks_model(api, service, {"echo": True, "identity": secret})
+        rule(api, "tell", executeMode=2, targetUrl=receiver.url, after=first)
+        acted(api, completed(api, send(api, picture)), 2)
+
+    (message,) = receiver.messages
+    assert "url" not in message.told["data"]["action"]["input"]
+
+
 # --- results that are posted ---
 
 

@@ -23,7 +23,7 @@ from asynch.domain.states import Phase, State
 from asynch.store import actions, files, oplog, queue, rules, sealed, stats, survey, webhooks, workers
 from asynch.store import models as model_store
 from asynch.store import tasks as store
-from asynch.store.actions import LogFilter, NewAction
+from asynch.store.actions import End, LogFilter, NewAction
 from asynch.store.oplog import OpFilter
 from asynch.store.progress import Note, find_call, write_progress
 from asynch.store.queue import Claim, Saved, Target
@@ -347,8 +347,11 @@ OF_FILES |= {
     "await_result": ("action", lambda c: actions.await_result(c, tenant_id=1, action_id=1), {"asynch_action_pkey"}),
     "add_tags": ("file", lambda c: files.add_tags(c, tenant_id=1, file_id=1, tags=["t"], most=9), {"asynch_file_pkey"}),
     "list_actions": ("action", lambda c: actions.list_actions(c, tenant_id=1, file_id=1), {"asynch_action_once"}),
+    "list_completed": (
+        "action", lambda c: actions.list_completed(c, tenant_id=1, file_id=1), {"asynch_action_once"},
+    ),
     "end_action": (
-        "action", lambda c: actions.end_action(c, tenant_id=1, action_id=1, status="failed"), {"asynch_action_pkey"},
+        "action", lambda c: actions.end_action(c, tenant_id=1, action_id=1, end=End("failed")), {"asynch_action_pkey"},
     ),
     "list_tries": (
         "action_log", lambda c: actions.list_tries(c, tenant_id=1, wanted=LogFilter(), limit=10, offset=0, cap=100),
