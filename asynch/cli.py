@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from asynch import checks, db, log, metrics, spans, wiring
+from asynch import db, log, metrics, spans, wiring
 from asynch.commands import model, task
 from asynch.commands.plain import config_option, plain_errors
 from asynch.errors import AsynchError, DatabaseDown, UserError
@@ -133,6 +133,8 @@ def migrate(config: Path | None) -> None:
 @_plain_errors
 def check(config: Path | None) -> None:
     """Say of each part whether it works; exit code 1 if one does not."""
+    from asynch import checks
+
     settings = _settings(config)
     good = True
     for finding in checks.findings(settings):
