@@ -85,11 +85,11 @@ def test_a_check_that_raises_ends_the_program_at_once(make_bench: MakeBench, lon
     assert media_programs(scratch) == []
 
 
-def test_the_check_is_asked_ten_times_a_second(make_bench: MakeBench, long_film: Path) -> None:
+def test_the_check_is_asked_ten_times_a_second(make_bench: MakeBench, endless_film: Path) -> None:
     asked: list[float] = []
     bench = make_bench(check=lambda: asked.append(time.monotonic()), limits=Limits(deadline_s=1))
     with pytest.raises(ProcessorError, match="not done"):
-        bench.run("video.compress", long_film, crf=16)
+        bench.run("video.compress", endless_film, crf=16)
 
     assert median(after - before for before, after in pairwise(asked)) < 0.1
 
@@ -160,16 +160,16 @@ def test_a_title_cannot_fill_the_disk(bench: Bench, clips: Path, tone: Path, tit
 # -- limits --------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_over_its_deadline_fails_and_may_be_tried_again(make_bench: MakeBench, long_film: Path) -> None:
+def test_a_run_over_its_deadline_fails_and_may_be_tried_again(make_bench: MakeBench, endless_film: Path) -> None:
     with pytest.raises(ProcessorError, match=r"not done within 0.5 s") as caught:
-        make_bench(limits=Limits(deadline_s=0.5)).run("video.compress", long_film, crf=16)
+        make_bench(limits=Limits(deadline_s=0.5)).run("video.compress", endless_film, crf=16)
 
     assert caught.value.transient
 
 
-def test_a_film_over_the_cpu_limit_fails_for_good(make_bench: MakeBench, long_film: Path) -> None:
+def test_a_film_over_the_cpu_limit_fails_for_good(make_bench: MakeBench, endless_film: Path) -> None:
     with pytest.raises(ProcessorError, match="more than 1 s of CPU time") as caught:
-        make_bench(limits=Limits(deadline_s=30, cpu_s=1)).run("video.compress", long_film, crf=16)
+        make_bench(limits=Limits(deadline_s=30, cpu_s=1)).run("video.compress", endless_film, crf=16)
 
     assert not caught.value.transient
 
