@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import wave
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from tests.integration.test_supervisor import clean_environ
 
 
 def test_the_demo_leaves_its_files_and_nothing_that_runs(tmp_path: Path) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("asynch-demo-*"))
+    (temporary := tmp_path / "temporary").mkdir()
     ran = subprocess.run(
         [sys.executable, "-m", "asynch", "demo", "--files"],
-        cwd=tmp_path, env=clean_environ(), capture_output=True, text=True, timeout=240, check=False,
+        cwd=tmp_path, env=clean_environ(TMPDIR=str(temporary)), capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
 
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
@@ -33,5 +32,5 @@ def test_the_demo_leaves_its_files_and_nothing_that_runs(tmp_path: Path) -> None
     with Image.open(made / "film-cover.jpg") as cover:
         assert cover.size == (854, 480)
         assert ImageStat.Stat(cover.convert("L")).stddev[0] > 20
-    assert set(Path(tempfile.gettempdir()).glob("asynch-demo-*")) == before
+    assert list(temporary.iterdir()) == []
     assert [p.pid for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(tmp_path)] == []
