@@ -1,35 +1,24 @@
-"""Makes the parts of each role from the settings; nothing here decides anything."""
+"""Makes the parts of each role from the settings; nothing here decides anything.
+
+What one role or backend needs is imported where it is made: half of a start would go into what the others need.
+"""
 
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
 from asynch import db, spans
-from asynch.cleaner.terms import Terms as CleanerTerms
 from asynch.errors import UserError
-from asynch.executors.broker import BrokerExecutor
-from asynch.executors.egress import Policy
-from asynch.executors.http import HttpExecutor
-from asynch.executors.webhook import WebhookExecutor
-from asynch.incoming import Incoming
-from asynch.media import Limits as MediaLimits
-from asynch.media.video import Compress
 from asynch.secretbox import SecretBox, load_keys
 from asynch.service import schema
-from asynch.service.documents import Documents
-from asynch.settings import Settings
-from asynch.storage import Storage
-from asynch.storage.http import HttpStorage
 from asynch.storage.local import LocalStorage
-from asynch.storage.minio import MinioStorage
-from asynch.store.workers import Retention
-from asynch.web import Parts
-from asynch.worker.incarnation import Setup
-from asynch.worker.outcomes import Terms
-from asynch.worker.poller import Limits
-from asynch.worker.processing import Workshop
-from asynch.worker.registering import Registry
-from asynch.worker.tmpdir import TmpDir
+
+if TYPE_CHECKING:
+    from asynch.settings import Settings
+    from asynch.storage import Storage
+    from asynch.web import Parts
+    from asynch.worker.incarnation import Setup
 
 
 def configured_dsn(settings: Settings) -> str:
@@ -71,6 +60,8 @@ def make_storage(settings: Settings, box: SecretBox) -> Storage:
                 public_base_url=chosen.public_base_url,
             )
         case "minio":
+            from asynch.storage.minio import MinioStorage
+
             minio = chosen.minio
             return MinioStorage(
                 endpoint=minio.endpoint,
@@ -84,6 +75,8 @@ def make_storage(settings: Settings, box: SecretBox) -> Storage:
                 public_base_url=chosen.public_base_url,
             )
         case "http":
+            from asynch.storage.http import HttpStorage
+
             http = chosen.http
             return HttpStorage(
                 upload_url=http.upload_url,
@@ -95,6 +88,8 @@ def make_storage(settings: Settings, box: SecretBox) -> Storage:
 
 def api_parts(settings: Settings) -> Parts:
     """What the requests of one API process work with."""
+    from asynch.web import Parts
+
     box = open_box(settings)
     pool = db.open_pool(configured_dsn(settings), size=settings.database.pool_size, name="asynch-api")
     tracer = spans.open_tracer(settings.tracing.otlp_endpoint, service="asynch-api")
@@ -112,6 +107,23 @@ def check_fit(pool: db.Pool, box: SecretBox, storage: Storage) -> None:
 
 def worker_setup(settings: Settings) -> Setup:
     """What a worker is made from. UserError when it does not fit its database, DatabaseDown."""
+    from asynch.cleaner.terms import Terms as CleanerTerms
+    from asynch.executors.broker import BrokerExecutor
+    from asynch.executors.egress import Policy
+    from asynch.executors.http import HttpExecutor
+    from asynch.executors.webhook import WebhookExecutor
+    from asynch.incoming import Incoming
+    from asynch.media import Limits as MediaLimits
+    from asynch.media.video import Compress
+    from asynch.service.documents import Documents
+    from asynch.store.workers import Retention
+    from asynch.worker.incarnation import Setup
+    from asynch.worker.outcomes import Terms
+    from asynch.worker.poller import Limits
+    from asynch.worker.processing import Workshop
+    from asynch.worker.registering import Registry
+    from asynch.worker.tmpdir import TmpDir
+
     dsn, box, worker = configured_dsn(settings), open_box(settings), settings.worker
     storage = make_storage(settings, box)
     with db.open_small_pool(dsn, name="asynch-worker-start") as pool:

@@ -58,7 +58,7 @@ class _Quiet(WSGIRequestHandler):
 def serving(parts: Parts, port: int = 0) -> Iterator[Live]:
     """Serve an application made of `parts` while the block runs, on a free port if none is given."""
     server = make_server("127.0.0.1", port, create_app(parts), threaded=True, request_handler=_Quiet)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005})
     thread.start()
     live = Live(f"http://127.0.0.1:{server.server_port}", parts)
     live.session.trust_env = False

@@ -263,7 +263,7 @@ class ModelServer:
 
     def start(self) -> ModelServer:
         """Serve from a thread of its own."""
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.005,), daemon=True).start()
         return self
 
     def stop(self) -> None:

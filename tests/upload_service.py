@@ -65,7 +65,7 @@ class UploadService:
         self.asked: list[str] = []  #: methods of the other requests
         self._server = make_server("127.0.0.1", 0, self._app(), threaded=True, request_handler=_Quiet)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.005})
         self._thread.start()
 
     def close(self) -> None:

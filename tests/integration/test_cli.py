@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import psycopg
 import pytest
 from click.testing import CliRunner
@@ -69,9 +70,10 @@ def nobody(port: int) -> str:
 def commands() -> list[list[str]]:
     """Every command and group, as what is typed."""
     found: list[list[str]] = [[]]
-    for name, command in cli.commands.items():
+    ctx = click.Context(cli)
+    for name in cli.list_commands(ctx):
         found.append([name])
-        found += [[name, sub] for sub in getattr(command, "commands", ())]
+        found += [[name, sub] for sub in getattr(cli.get_command(ctx, name), "commands", ())]
     return found
 
 

@@ -111,6 +111,15 @@ def test_a_time_out_names_what_is_open(api: Api, asynch: Any) -> None:
     assert answer.stderr.splitlines()[-1].endswith(f"still open: {task_id}")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What is started can be interrupted, even where the suite itself was started in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_names_what_is_open(api: Api) -> None:
     api.model()
     task_id = api.create()

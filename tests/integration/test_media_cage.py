@@ -29,13 +29,6 @@ MIB = 1 << 20
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and death signals are Linux's")
 
 
-@pytest.fixture(scope="module")
-def endless_film(clips: Path, long_film: Path) -> Path:
-    """More than any machine encodes before these tests end it."""
-    ffmpeg("-stream_loop", "19", "-i", long_film, "-c", "copy", path := clips / "endless.mp4")
-    return path
-
-
 def media_programs(word: Path) -> list[psutil.Process]:
     """The processes of this host with that path on their command line, but for Python's own helpers."""
     found = []

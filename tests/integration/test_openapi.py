@@ -20,7 +20,7 @@ from asynch.web.openapi.operations import OPERATIONS
 from asynch.web.openapi.words import CODES, ERRORS, FIELDS
 from asynch.web.problem import TABLE
 from tests.integration.test_routes_matrix import OWN, ROUTES, Cast, cast_on
-from tests.live import MakeParts, serving
+from tests.live import MakeParts, parts_on, serving
 
 Json = dict[str, Any]
 
@@ -39,12 +39,14 @@ def dsn(emptied_dsn: str) -> str:
     return emptied_dsn
 
 
-@pytest.fixture
-def app(make_parts: MakeParts) -> Flask:
-    return create_app(make_parts(auth={"mode": "apikey"}))
+@pytest.fixture(scope="module")
+def app(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    """What is told is the same for all tests, and takes longer to make than most of them."""
+    with db.open_pool(module_dsn, size=1, name="tests") as pool:
+        yield create_app(parts_on(pool, tmp_path_factory.mktemp("told"), auth={"mode": "apikey"}))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def document(app: Flask) -> Json:
     return build(app, app.extensions["asynch"].settings)
 

@@ -62,7 +62,7 @@ def make_local(tmp_path: Path) -> Iterator[Callable[..., LocalStorage]]:
         kind, name = served.content_type, served.filename
         return send_file(served.path, mimetype=kind, as_attachment=True, download_name=name, conditional=True)
 
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005})
     thread.start()
     yield make
     server.shutdown()
@@ -701,7 +701,7 @@ def proxy(
         daemon_threads = True  # an idle kept-alive connection must not hold the test up
 
     with Server(("127.0.0.1", 0), Relay) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005})
         thread.start()
         try:
             yield f"127.0.0.1:{server.server_address[1]}", met

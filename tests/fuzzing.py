@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from asynch import db
 from asynch.service import keys
 from tests import rows
@@ -96,29 +94,21 @@ def before_call(context, case, kwargs):
 """
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 #: In two halves, so that two processes share them; a client of two threads trips over its own interpreter.
 HALF = ("models", "tasks", "streams")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("option", ["--include-tag", "--exclude-tag"])
-def test_no_request_made_from_the_document_breaks_what_it_says(
-    make_parts: MakeParts, pool: db.Pool, tmp_path: Path, option: str
-) -> None:
+def fuzz(make_parts: MakeParts, pool: db.Pool, home: Path, option: str) -> None:
+    """Let schemathesis loose on a service of its own; `option` says what becomes of the tags of HALF."""
     secret = keys.create_key(pool, 7, "fuzz", admin=True)[1]
-    (tmp_path / "schemathesis.toml").write_text(CONFIG)
-    (tmp_path / "hooks.py").write_text(HOOKS)
+    (home / "schemathesis.toml").write_text(CONFIG)
+    (home / "hooks.py").write_text(HOOKS)
     rows.add_model(pool, "demo", tenant_id=7)
     without_end = {"limits": {"reads_per_minute": 1_000_000}, "uploads": {"per_tenant_rate": "1000000/min"}}
     with serving(make_parts(auth={"mode": "apikey"}, **without_end)) as live:
         made = subprocess.run(
             [
-                *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml")),
+                *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(home / "schemathesis.toml")),
                 *("run", f"{live.url}/openapi.json", "--url", live.url, "--no-color", "--seed", "1"),
                 *("--header", f"Authorization: Bearer {secret}", "--checks", "all", "--continue-on-failure"),
                 *("--max-examples", os.environ.get("ASYNCH_FUZZ", "1"), "--request-timeout", "10", "--workers", "1"),
@@ -126,7 +116,7 @@ def test_no_request_made_from_the_document_breaks_what_it_says(
             ],
             capture_output=True,
             text=True,
-            cwd=tmp_path,
+            cwd=home,
             timeout=280,
         )
 

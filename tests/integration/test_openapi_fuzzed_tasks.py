@@ -1,0 +1,23 @@
+"""A client that knows /openapi.json alone, and means harm: the models, tasks and streams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asynch import db
+from tests.fuzzing import fuzz
+from tests.live import MakeParts
+
+
+@pytest.fixture
+def dsn(emptied_dsn: str) -> str:
+    return emptied_dsn
+
+
+@pytest.mark.slow
+def test_no_request_about_tasks_breaks_what_the_document_says(
+    make_parts: MakeParts, pool: db.Pool, tmp_path: Path
+) -> None:
+    fuzz(make_parts, pool, tmp_path, "--include-tag")
