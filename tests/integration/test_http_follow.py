@@ -177,11 +177,14 @@ def test_retry_after_of_a_busy_status_url_is_heard() -> None:
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n\r\n{", b"HTTP/1.1 303 x\r\nLocation: /r\r\n\r\n"])
 def test_a_cut_ends_a_look_in_any_stage(head: bytes) -> None:
-    asked = threading.Event()
+    asked, redirects = threading.Event(), [head] if b"Location" in head else []
 
     def serve(client: socket.socket) -> None:
         read_request(client)
-        client.sendall(head)
+        if redirects:
+            client.sendall(redirects.pop())
+            return
+        client.sendall(b"" if b"Location" in head else head)
         asked.set()
         while client.recv(65536):
             pass
