@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
+class Seat(NamedTuple):
     """A lane that could run more here: `room` calls at most."""
 
     lane_id: int
@@ -34,9 +33,11 @@ def deal(
     for seat in seats:
         if seat.room > 0:
             lanes[seat.tenant_id].append(seat)
-    for of_tenant in lanes.values():
-        of_tenant.sort(key=lambda s: served.get(("lane", s.lane_id), 0))
-    queue = sorted(lanes, key=lambda t: served.get(("tenant", t), 0))
+    turns = {
+        tenant: deque(sorted(of_tenant, key=lambda seat: served.get(("lane", seat.lane_id), 0)))
+        for tenant, of_tenant in lanes.items()
+    }
+    queue = sorted(turns, key=lambda tenant: served.get(("tenant", tenant), 0))
     left = dict.fromkeys(queue, per_tenant if per_tenant is not None else budget)
     allowed = dict(permits or {})
     dealt: dict[int, int] = {}
@@ -45,7 +46,7 @@ def deal(
         for tenant in queue:
             if budget == 0:
                 break
-            turn = _next(lanes[tenant], allowed)
+            turn = _next(turns[tenant], allowed)
             if turn is None:
                 continue
             for permit in turn.permits:
@@ -54,17 +55,17 @@ def deal(
             budget -= 1
             left[tenant] -= 1
             if dealt[turn.lane_id] < turn.room:
-                lanes[tenant].append(turn)
-            if lanes[tenant] and left[tenant] > 0:
+                turns[tenant].append(turn)
+            if turns[tenant] and left[tenant] > 0:
                 still.append(tenant)
         queue = still
     return dealt
 
 
-def _next(seats: list[Seat], allowed: Mapping[int, int]) -> Seat | None:
+def _next(seats: deque[Seat], allowed: Mapping[int, int]) -> Seat | None:
     """Take the first seat out that no permit keeps from running; those before it have had all their turns."""
     while seats:
-        seat = seats.pop(0)
-        if all(allowed[permit] > 0 for permit in seat.permits):
+        seat = seats.popleft()
+        if not seat.permits or all(allowed[permit] > 0 for permit in seat.permits):
             return seat
     return None

@@ -220,7 +220,8 @@ class Poller:
                 self._next_sweep = monotonic() + min(pause, self._limits.poll_interval_s)
         self._hot.update(dict.fromkeys(self._named))
         self._named.clear()
-        stale = [lane for lane in self._hot if self._asked_at(lane) < now - _LANE_LIFE_S]
+        known, old = self._lanes, now - _LANE_LIFE_S
+        stale = [lane for lane in self._hot if lane not in known or known[lane][1] < old]
         if stale:
             most, host = self._limits.tenant_most, self._tmp.host_id
             self._remember(queue.lanes_named(self._session, stale, tenant_most=most, tmp_host=host))
@@ -242,18 +243,18 @@ class Poller:
     def _deal(self, budget: _Budget) -> dict[int, int]:
         if budget.calls <= 0:
             return {}
-        lanes = [self._lanes[lane_id][0] for lane_id in self._hot]
-        seats = [
-            turns.Seat(
-                lane.lane_id,
-                lane.tenant_id,
-                lane.max_concurrency - len(self._held[lane.lane_id]),
-                tuple(permit.id for permit in lane.permits),
-            )
-            for lane in lanes
-            if lane.tenant_id not in budget.busy
-        ]
-        permits = {p.id: p.most - len(self._held[p.id]) for lane in lanes for p in lane.permits}
+        seats: list[turns.Seat] = []  # thousands, round after round
+        permits: dict[int, int] = {}
+        for lane_id in self._hot:
+            lane = self._lanes[lane_id][0]
+            if lane.tenant_id in budget.busy:
+                continue
+            room = lane.max_concurrency - len(self._held[lane_id]) if lane_id in self._held else lane.max_concurrency
+            if lane.permits:
+                permits.update((p.id, p.most - len(self._held[p.id])) for p in lane.permits)
+                seats.append(turns.Seat(lane_id, lane.tenant_id, room, tuple(p.id for p in lane.permits)))
+            else:
+                seats.append(turns.Seat(lane_id, lane.tenant_id, room))
         return turns.deal(seats, budget.calls, served=self._served, per_tenant=budget.per_tenant, permits=permits)
 
     def _asked(self, dealt: Mapping[int, int]) -> tuple[Counter[int], dict[int, int]]:
