@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -144,7 +143,7 @@ def test_without_a_budget_or_seats_nothing_is_dealt() -> None:
 def test_no_permit_is_dealt_more_often_than_it_allows(
     seats: list[Seat], budget: int, served: dict[tuple[str, int], int], cap: int | None, allowed: list[int]
 ) -> None:
-    limited = [replace(seat, permits=tuple(p for p in (0, 1) if seat.lane_id & 1 << p)) for seat in seats]
+    limited = [seat._replace(permits=tuple(p for p in (0, 1) if seat.lane_id & 1 << p)) for seat in seats]
     permits = dict(enumerate(allowed))
     dealt = deal(limited, budget, served=served, per_tenant=cap, permits=permits)
 
