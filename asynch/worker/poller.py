@@ -371,8 +371,10 @@ class Poller:
             return
         readable, _, _ = select.select([self._session.fileno(), self._reader.fileno()], [], [], timeout_s)
         if self._reader.fileno() in readable:
-            self._woken = False  # before anything is looked at: who comes from here on sends again
+            # In this order: a byte of who came in between would be taken, and nobody after him would send another. He
+            # needs none, as what he did is looked at from here on.
             self._reader.recv(4096)
+            self._woken = False
         if self._session.fileno() in readable:
             self._listen()
 

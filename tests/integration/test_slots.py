@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -402,3 +403,47 @@ def test_no_memory_for_another_lock_means_no_free_slot_and_no_lost_session(
         until(lambda: claims == [task])
         stop.set()
         thread.join()
+
+
+class Interrupted:
+    """The poller's end of its pair, which somebody writes to in the moment before it is read."""
+
+    def __init__(self, poller: Poller, reader: socket.socket) -> None:
+        self._poller, self._reader = poller, reader
+        self.was_read = threading.Event()
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def recv(self, size: int) -> bytes:
+        self._poller.wake()
+        data = self._reader.recv(size)
+        self.was_read.set()
+        return data
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def test_whoever_wakes_the_poller_while_it_wakes_does_not_silence_those_after_him(dsn: str, tmp_path: Path) -> None:
+    stop = threading.Event()
+    with worker(dsn) as me:
+        poller = Poller(
+            me.session,
+            worker_id=me.id,
+            limits=Limits(threads=2, reserve=0, batch_size=8, poll_interval_s=30, timezone="UTC"),
+            running=Running(),
+            tmp=TmpDir(tmp_path, max_bytes=1),
+            hand_over=lambda claim, slot: None,
+        )
+        poller._reader = reader = cast(Any, Interrupted(poller, poller._reader))
+        thread = threading.Thread(target=poller.run, args=(stop,))
+        thread.start()
+        threading.Event().wait(0.3)  # it waits
+        poller.wake()
+        assert reader.was_read.wait(5)
+        threading.Event().wait(0.3)  # it waits again
+        stop.set()
+        poller.wake()
+        thread.join(1)  # by itself it looks after two seconds
+        assert not thread.is_alive()
