@@ -34,6 +34,8 @@ BROKER = "broker:"
 _AT_ONCE = 8
 #: A processor's pauses between attempts where its rule says nothing, seconds; deliveries have those of callbacks.
 _SCHEDULE_S = (5, 60, 600)
+#: A receiver or broker has no longer than this for its answer, seconds: who hangs holds up the others of its lane.
+_DELIVERY_S = 60
 #: An action that is not begun in so much time after it is due is given up.
 _PATIENCE_S = 3 * 86_400
 
@@ -169,12 +171,10 @@ def _input(spec: RuleSpec, file: Row) -> str | None:
 
 
 def _call_s(spec: RuleSpec) -> int | None:
-    """How long one call may take: a model has a time-out of its own, and a receiver that is waited for is only told."""
+    """How long one call may take: a model has a time-out of its own, and a receiver only takes the message."""
     if _is_models(spec):
         return None
-    if spec.execute_mode == PROCESSOR:
-        return spec.timeout_seconds
-    return min(spec.timeout_seconds, callbacks.TIMEOUT_S)
+    return spec.timeout_seconds if spec.execute_mode == PROCESSOR else min(spec.timeout_seconds, _DELIVERY_S)
 
 
 def _pauses_s(spec: RuleSpec) -> tuple[int, ...] | None:

@@ -19,6 +19,7 @@ from asynch.domain import turns
 from asynch.errors import AsynchError, CutReason, SessionLost
 from asynch.store import queue
 from asynch.store.queue import Claim, Lane, Slot
+from asynch.worker.hot import Hot
 from asynch.worker.marks import Marks
 from asynch.worker.matching import Held, match
 from asynch.worker.running import Running
@@ -32,6 +33,8 @@ SILENCE_S = 8.0
 _PING_S = 2.0
 #: What is known of a lane is asked again after this.
 _LANE_LIFE_S = 1.0
+#: A round looks at so many lanes at least, and at two for each call that it may start.
+_LEAST_LOOK = 64
 #: A sweep over all lanes may take this part of the time.
 _SWEEP_SHARE = 0.2
 _MOST_TRIES = 2000
@@ -90,7 +93,7 @@ class Poller:
         self._held: dict[int, set[int]] = defaultdict(set)
         self._lanes: dict[int, tuple[Lane, float]] = {}  # with the time they were asked for
         self._named: set[int] = set()
-        self._hot: dict[int, None] = {}  # lanes that may have work and a slot, in the order they were met
+        self._hot = Hot()
         self._waiting: dict[int, set[int]] = defaultdict(set)  # lanes that a permit keeps from running more
         self._dead: dict[int, bool] = {}  # workers noticed dead and not rescued yet; whether their mourning is over
         self._mourned: dict[int, int] = {}  # lanes where calls of theirs may be open, and how many
@@ -134,6 +137,8 @@ class Poller:
                         self._session.execute("SELECT 1")
                         self.answered_at = monotonic()
                     self._wait(0.0 if again else min(self._patience(), _PING_S))
+                    if not again:
+                        self._hot.begin()
         except (AsynchError, db.Error) as exc:
             raise SessionLost(str(exc)) from exc
         finally:
@@ -157,11 +162,10 @@ class Poller:
         freed = self._take_freed()
         budget = self._budget()
         sweeping = budget.calls > 0
-        if sweeping:
-            self._look_for_lanes(budget)
-        dealt = self._deal(budget)
+        dealt = self._deal(budget, self._lanes_to_look_at(budget)) if sweeping else {}
+        there_is_more = sweeping and (self._cursor > 0 or self._hot.is_unseen)
         if not freed and not dealt:
-            return sweeping and self._cursor > 0
+            return there_is_more
         asked, most = self._asked(dealt)
         wants = [(key, n + self._mourned.get(key, 0), self._tries(key, most[key])) for key, n in asked.items()]
         won = queue.swap_slots(self._session, give_back=freed, wants=wants)
@@ -172,15 +176,14 @@ class Poller:
         if held and not claimed and not self._dead and self._somebody_died():
             return True
         self._forget_exhausted(dealt, held, claimed)
-        return bool(dealt) or bool(self._unused) or (sweeping and self._cursor > 0)
+        return bool(dealt) or bool(self._unused) or there_is_more
 
     def _take_freed(self) -> list[Slot]:
         with self._freed_lock:
             freed, self._freed = self._freed, []
         for slot in freed:
-            self._hot.update(dict.fromkeys(self._waiting.pop(slot.lane_id, ())))  # whose permit it was
-            if slot.lane_id in self._lanes:
-                self._hot[slot.lane_id] = None
+            for lane_id in (slot.lane_id, *self._waiting.pop(slot.lane_id, ())):  # and those whose permit it was
+                self._heat(lane_id)
         freed += self._unused
         self._unused = []
         for slot in freed:
@@ -198,63 +201,75 @@ class Poller:
         # The reserve is for tenants that have nothing running here: no tenant's long calls keep another out.
         return _Budget(free + self._limits.reserve, frozenset(tenants), per_tenant=1)
 
-    def _look_for_lanes(self, budget: _Budget) -> None:
+    def _heat(self, lane_id: int) -> None:
+        if lane_id in self._lanes:
+            self._hot.add(self._lanes[lane_id][0].tenant_id, lane_id)
+
+    def _lanes_to_look_at(self, budget: _Budget) -> list[Lane]:
         now = monotonic()
         if self._cursor > 0 or now >= self._next_sweep:
-            if self._cursor == 0:
-                self._sweep_began = now
-            found, cursor = queue.scan_lanes(
-                self._session,
-                after=self._cursor,
-                most=self._limits.batch_size,
-                tenant_most=self._limits.tenant_most,
-                tmp_host=self._tmp.host_id,
-            )
-            self.answered_at = monotonic()
-            self._cursor = cursor or 0
-            self._remember(found)
-            self._hot.update(dict.fromkeys(lane.lane_id for lane in found if lane.tenant_id not in budget.busy))
-            if self._cursor == 0:
-                took = monotonic() - self._sweep_began
-                pause = max(0.05, took / _SWEEP_SHARE) if found else self._limits.poll_interval_s
-                self._next_sweep = monotonic() + min(pause, self._limits.poll_interval_s)
-        self._hot.update(dict.fromkeys(self._named))
+            self._scan(budget, now)
+        self._ask([lane_id for lane_id in self._named if lane_id not in self._lanes])
+        for lane_id in self._named:
+            self._heat(lane_id)
         self._named.clear()
-        known, old = self._lanes, now - _LANE_LIFE_S
-        stale = [lane for lane in self._hot if lane not in known or known[lane][1] < old]
-        if stale:
-            most, host = self._limits.tenant_most, self._tmp.host_id
-            self._remember(queue.lanes_named(self._session, stale, tenant_most=most, tmp_host=host))
-            for lane in stale:
-                if self._asked_at(lane) < now - _LANE_LIFE_S:  # closed or gone
-                    self._hot.pop(lane, None)
-                    self._lanes.pop(lane, None)
-                    self._marks.forget(lane)
+        most = max(_LEAST_LOOK, 2 * budget.calls)
+        turn = self._hot.turn(most, each=budget.calls, busy=budget.busy)
+        self._ask([lane_id for lane_id in turn if self._lanes[lane_id][1] < now - _LANE_LIFE_S])
+        return [self._lanes[lane_id][0] for lane_id in turn if lane_id in self._lanes]
 
-    def _asked_at(self, lane_id: int) -> float:
-        known = self._lanes.get(lane_id)
-        return known[1] if known else float("-inf")
+    def _scan(self, budget: _Budget, now: float) -> None:
+        """The next lanes of the sweep over all that have waiting tasks."""
+        if self._cursor == 0:
+            self._sweep_began = now
+        found, cursor = queue.scan_lanes(
+            self._session,
+            after=self._cursor,
+            most=self._limits.batch_size,
+            tenant_most=self._limits.tenant_most,
+            tmp_host=self._tmp.host_id,
+        )
+        self.answered_at = monotonic()
+        self._cursor = cursor or 0
+        self._remember(found)
+        for lane in found:
+            if lane.tenant_id not in budget.busy:
+                self._hot.add(lane.tenant_id, lane.lane_id)
+        if self._cursor == 0:
+            took = monotonic() - self._sweep_began
+            pause = max(0.05, took / _SWEEP_SHARE) if found else self._limits.poll_interval_s
+            self._next_sweep = monotonic() + min(pause, self._limits.poll_interval_s)
+
+    def _ask(self, lanes: Sequence[int]) -> None:
+        """What these lanes are now; those that are closed or gone are forgotten."""
+        if not lanes:
+            return
+        asked_at = monotonic()
+        most, host = self._limits.tenant_most, self._tmp.host_id
+        self._remember(queue.lanes_named(self._session, lanes, tenant_most=most, tmp_host=host))
+        for lane_id in lanes:
+            known = self._lanes.get(lane_id)
+            if known is not None and known[1] < asked_at:
+                self._hot.drop(known[0].tenant_id, lane_id)
+                del self._lanes[lane_id]
+                self._marks.forget(lane_id)
 
     def _remember(self, lanes: Sequence[Lane]) -> None:
         now = monotonic()
         for lane in lanes:
             self._lanes[lane.lane_id] = (lane, now)
 
-    def _deal(self, budget: _Budget) -> dict[int, int]:
-        if budget.calls <= 0:
-            return {}
-        seats: list[turns.Seat] = []  # thousands, round after round
+    def _deal(self, budget: _Budget, lanes: Sequence[Lane]) -> dict[int, int]:
+        seats: list[turns.Seat] = []
         permits: dict[int, int] = {}
-        for lane_id in self._hot:
-            lane = self._lanes[lane_id][0]
-            if lane.tenant_id in budget.busy:
+        for lane in lanes:
+            room = lane.max_concurrency - len(self._held[lane.lane_id])
+            if room <= 0:  # until a slot of it is given back
+                self._hot.drop(lane.tenant_id, lane.lane_id)
                 continue
-            room = lane.max_concurrency - len(self._held[lane_id]) if lane_id in self._held else lane.max_concurrency
-            if lane.permits:
-                permits.update((p.id, p.most - len(self._held[p.id])) for p in lane.permits)
-                seats.append(turns.Seat(lane_id, lane.tenant_id, room, tuple(p.id for p in lane.permits)))
-            else:
-                seats.append(turns.Seat(lane_id, lane.tenant_id, room))
+            for permit in lane.permits:
+                permits[permit.id] = permit.most - len(self._held[permit.id])
+            seats.append(turns.Seat(lane.lane_id, lane.tenant_id, room, tuple(p.id for p in lane.permits)))
         return turns.deal(seats, budget.calls, served=self._served, per_tenant=budget.per_tenant, permits=permits)
 
     def _asked(self, dealt: Mapping[int, int]) -> tuple[Counter[int], dict[int, int]]:
@@ -357,7 +372,7 @@ class Poller:
         for lane, n in dealt.items():
             could = claimed.get(lane, 0) + len(held.get(lane, ()))
             if could < n or (claimed.get(lane, 0) < n and lane not in self._again):
-                self._hot.pop(lane, None)
+                self._hot.drop(self._lanes[lane][0].tenant_id, lane)
 
     # -- between rounds ----------------------------------------------------------------------------------------
 

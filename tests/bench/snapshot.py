@@ -10,9 +10,12 @@ from time import monotonic
 import psycopg
 
 from asynch.domain.principal import Caller, Principal, Role
+from asynch.executors.egress import Policy
+from asynch.secretbox import SecretBox
 from asynch.service.announcer import Announcer
 from asynch.service.creation import Creation
 from asynch.service.rooms import Rooms
+from asynch.service.webhooks import Webhooks
 from asynch.store import news
 from asynch.store.tasks import NewTask
 from tests.bench import stock
@@ -21,6 +24,7 @@ from tests.bench.figures import Figure, compared
 from tests.bench.place import Bench, Site, until
 
 _CALLER = Caller(Principal(1, "bench", Role.USER))
+_KEY = "A" * 43 + "="
 _PENDING = 2000
 _MOST_S = 1800.0
 #: A lane's room is counted again after so many creations: the draws of all other lanes use it up too.
@@ -73,6 +77,7 @@ def _creates(site: Site, seconds: float) -> float:
         site.pool,
         Announcer(site.pool, news.announce),
         Rooms(),
+        Webhooks(site.pool, SecretBox([_KEY]), Policy.parse([], [], allow_loopback=True)),
         queue_timeout_s=86400.0,
         log_payloads=True,
         timezone="UTC",

@@ -42,20 +42,20 @@ def run(bench: Bench) -> list[Figure]:
         ]
         if shutil.which("nginx"):
             figures.append(_beside_nginx(url, site, size))
-        figures.append(_memory(url, bench.scaled(2048, 256)))
-        return figures
+        size = bench.scaled(2048, 256)
+        return [*figures, _memory(url, size, "by form", _form), _memory(url, size, "in pieces", _in_pieces)]
 
 
-def _memory(url: str, size: int) -> Figure:
+def _memory(url: str, size: int, way: str, send: Callable[[str, int], object]) -> Figure:
     """The most that the API's processes had while a large file came, less what they had before."""
     (api,) = [process for process in psutil.Process().children() if "api" in process.cmdline()]
     idle = seen = pss(api.pid)
     with ThreadPoolExecutor(1) as sender:
-        sending = sender.submit(_form, url, size)
+        sending = sender.submit(send, url, size)
         while not sending.done():
             seen = max(seen, pss(api.pid))
         sending.result()
-    name = f"memory of the API, {size:,} MiB upload"
+    name = f"memory of the API, {size:,} MiB {way}"
     return Figure(name, (seen - idle) / _MIB, "MiB more", 64, at_most=True, parts={"idle": idle / _MIB})
 
 
