@@ -275,7 +275,7 @@ CREATE TABLE IF NOT EXISTS asynch_model_stat (
     model_name    text NOT NULL,
     request_count bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
--- One row a day, tenant, creator and model; the claim adds to it.
+-- One row a day, tenant, creator and model.
 CREATE UNIQUE INDEX IF NOT EXISTS asynch_model_stat_key ON asynch_model_stat (day, tenant_id, creator, model_name);
 -- Lists a tenant's days, whatever the other tenants have.
 CREATE INDEX IF NOT EXISTS asynch_model_stat_tenant ON asynch_model_stat (tenant_id, day);
@@ -302,6 +302,16 @@ CREATE TABLE IF NOT EXISTS asynch_biz_tally (
     tenant_id     bigint NOT NULL,
     creator       text NOT NULL,
     biz_name      text NOT NULL,
+    request_count bigint NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+
+-- Since version 5: the same for calls: claims that added to asynch_model_stat came to half of their pace under an open
+-- snapshot, and those of two workers waited for each other.
+CREATE TABLE IF NOT EXISTS asynch_model_tally (
+    day           date NOT NULL,
+    tenant_id     bigint NOT NULL,
+    creator       text NOT NULL,
+    model_name    text NOT NULL,
     request_count bigint NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 

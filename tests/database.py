@@ -62,6 +62,14 @@ def pool(dsn: str) -> Iterator[db.Pool]:
         yield opened
 
 
+#: The calls that were counted, whether the cleaner has added them up or not; as a table.
+CALLS = """(
+    SELECT day, tenant_id, creator, model_name, sum(request_count)::int AS request_count FROM (
+        SELECT day, tenant_id, creator, model_name, request_count FROM asynch_model_stat
+        UNION ALL SELECT day, tenant_id, creator, model_name, request_count FROM asynch_model_tally) c
+    GROUP BY day, tenant_id, creator, model_name) AS calls"""
+
+
 def run_on(server_dsn: str, statement: str, *names: str) -> None:
     """Run a statement about databases; none of them may run in a transaction."""
     with psycopg.connect(server_dsn, autocommit=True) as conn:

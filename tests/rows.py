@@ -54,6 +54,7 @@ def emptied_dsn(module_dsn: str) -> str:
             "model_stat",
             "biz_stat",
             "biz_tally",
+            "model_tally",
             "idempotency",
             "pre_action",
             "pre_action_version",

@@ -1,4 +1,4 @@
-"""Fold: what creations counted is added up, so that statistics are read from a row a day and not from one a task."""
+"""Fold: what claims and creations counted is added up: statistics are read from a row a day, not from one a task."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from asynch.store import stats
 
 
 def fold(pool: db.Pool, terms: Terms) -> int:
-    """One batch; returns how many tallies."""
+    """One batch of each kind; returns how many tallies."""
     with db.transaction(pool) as conn:
-        return stats.fold_biz_tallies(conn, most=terms.batch)
+        calls = stats.fold_model_tallies(conn, most=terms.batch)
+    with db.transaction(pool) as conn:
+        return calls + stats.fold_biz_tallies(conn, most=terms.batch)

@@ -56,15 +56,13 @@ WITH dead AS MATERIALIZED (
     WHERE t.tenant_id = p.tenant_id AND t.id = p.id
     RETURNING t.*
 ), counted AS (
-    INSERT INTO asynch_model_stat (day, tenant_id, creator, model_name, request_count)
+    INSERT INTO asynch_model_tally (day, tenant_id, creator, model_name, request_count)
     SELECT (now() AT TIME ZONE %(timezone)s)::date, o.tenant_id, c.creator, c.model_name, count(*)
     FROM claimed c
     CROSS JOIN LATERAL (SELECT greatest(c.tenant_id, ~c.tenant_id) AS tenant_id) o  -- the system's are done for a tenant
     CROSS JOIN LATERAL (SELECT 1 FROM asynch_models l WHERE l.lane_id = c.lane_id AND l.kind = 'model' OFFSET 0) m
     WHERE c.poll_url = ''
-    GROUP BY o.tenant_id, c.creator, c.model_name ORDER BY o.tenant_id, c.creator, c.model_name
-    ON CONFLICT (day, tenant_id, creator, model_name)
-    DO UPDATE SET request_count = asynch_model_stat.request_count + excluded.request_count, updated_at = now()
+    GROUP BY o.tenant_id, c.creator, c.model_name
 )
 SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.retry_count, c.upload_failures,
        CASE c.poll_url WHEN '' THEN c.request_payload END AS request_payload, c.input_ref, c.tmp_file, c.tmp_host,

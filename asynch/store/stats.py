@@ -42,6 +42,12 @@ def list_biz_stats(
     return found, db.one(conn, "count_biz_stats", **which)["total"]
 
 
+def fold_model_tallies(conn: Connection, *, most: int) -> int:
+    """Add at most so many tallies of started calls up; returns how many."""
+    folded: int = db.one(conn, "fold_model_tallies", most=most)["folded"]
+    return folded
+
+
 def fold_biz_tallies(conn: Connection, *, most: int) -> int:
     """Add at most so many tallies of created tasks up; returns how many."""
     folded: int = db.one(conn, "fold_biz_tallies", most=most)["folded"]

@@ -18,6 +18,7 @@ from asynch.settings import Settings
 from asynch.worker.sweep import sweep
 from asynch.worker.tmpdir import TmpDir
 from tests.chaos.farm import Farm, until
+from tests.database import CALLS
 
 SUCCESS = {State.SUCCEEDED, State.FETCHED}
 #: how an attempt's call can have ended; each is written once for each claim of phase 0
@@ -158,5 +159,5 @@ def check_statistics(farm: Farm, rows: Mapping[int, db.Row]) -> None:
     """request_count is the number of claims of phase 0: each a call, or one that its end kept from starting."""
     if len(rows) < len(farm.accepted) or any(row["attempt"] > RECORDS_KEPT for row in rows.values()):
         return
-    counted = sum(row["request_count"] for row in farm.ask("SELECT request_count FROM asynch_model_stat"))
+    counted = sum(row["request_count"] for row in farm.ask(f"SELECT request_count FROM {CALLS}"))
     assert counted == sum(len(ends_of_calls(row)) for row in rows.values())

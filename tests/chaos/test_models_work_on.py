@@ -7,6 +7,7 @@ from time import monotonic
 
 from asynch.domain.states import State
 from tests.chaos.farm import Farm, until
+from tests.database import CALLS
 from tests.model_jobs import Job
 
 GOES_ON_WITHIN_S = 4.0
@@ -22,7 +23,7 @@ def job_of(farm: Farm, task_id: int) -> Job:
 
 
 def counted(farm: Farm) -> int:
-    (row,) = farm.ask("SELECT sum(request_count)::int AS n FROM asynch_model_stat")
+    (row,) = farm.ask(f"SELECT sum(request_count)::int AS n FROM {CALLS}")
     return int(row["n"])
 
 

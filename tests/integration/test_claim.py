@@ -17,7 +17,7 @@ from asynch.store import queue, workers
 from asynch.store import tasks as store
 from asynch.store.queue import Claim, Slot
 from asynch.worker import outcomes
-from tests.database import all_rows
+from tests.database import CALLS, all_rows
 from tests.rows import (
     QUEUE_TIMEOUT_S,
     Worker,
@@ -124,7 +124,7 @@ def drained(module_dsn: str) -> Drained:
         for lane in limits:
             add_tasks(pool, lane, TASKS)
         calls = drain(module_dsn, limits)
-        counted = all_rows(pool, "SELECT sum(request_count)::int AS n FROM asynch_model_stat")[0]["n"]
+        counted = all_rows(pool, f"SELECT sum(request_count)::int AS n FROM {CALLS}")[0]["n"]
         return Drained(limits, calls, list(rows_of(pool).values()), counted)
 
 
@@ -322,7 +322,7 @@ def test_statistics_count_a_row_per_day_tenant_creator_and_model(pool: db.Pool, 
     counted = all_rows(
         pool,
         "SELECT day = (now() AT TIME ZONE 'UTC')::date AS today, tenant_id, creator, model_name, request_count "
-        "FROM asynch_model_stat ORDER BY tenant_id, creator",
+        f"FROM {CALLS} ORDER BY tenant_id, creator",
     )
     assert [tuple(r.values()) for r in counted] == [
         (True, 1, "ann", "m", 2),
@@ -339,7 +339,7 @@ def test_statistics_add_up_over_claims(pool: db.Pool, dsn: str) -> None:
         for _ in range(3):
             me.claim_one(lane)
 
-    assert all_rows(pool, "SELECT request_count FROM asynch_model_stat") == [{"request_count": 3}]
+    assert all_rows(pool, f"SELECT request_count FROM {CALLS}") == [{"request_count": 3}]
 
 
 def test_statistics_use_the_day_of_the_configured_timezone(pool: db.Pool, dsn: str) -> None:
@@ -350,7 +350,7 @@ def test_statistics_use_the_day_of_the_configured_timezone(pool: db.Pool, dsn: s
         for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):  # 25 hours apart: never the same day
             queue.claim(me.session, counts={lane: 1}, worker_id=me.id, timezone=zone)
 
-    assert len(all_rows(pool, "SELECT day FROM asynch_model_stat")) == 2
+    assert len(all_rows(pool, f"SELECT day FROM {CALLS}")) == 2
 
 
 def test_an_upload_counts_in_no_statistics(pool: db.Pool, dsn: str) -> None:
@@ -359,7 +359,7 @@ def test_an_upload_counts_in_no_statistics(pool: db.Pool, dsn: str) -> None:
     with worker(dsn) as me:
         assert me.claim_upload()
 
-    assert all_rows(pool, "SELECT * FROM asynch_model_stat") == []
+    assert all_rows(pool, f"SELECT * FROM {CALLS}") == []
 
 
 def test_lanes_of_the_system_count_in_no_statistics(pool: db.Pool, dsn: str) -> None:
@@ -371,7 +371,7 @@ def test_lanes_of_the_system_count_in_no_statistics(pool: db.Pool, dsn: str) -> 
     with worker(dsn) as me:
         me.claim_one(lane)
 
-    assert all_rows(pool, "SELECT * FROM asynch_model_stat") == []
+    assert all_rows(pool, f"SELECT * FROM {CALLS}") == []
 
 
 def test_a_scan_finds_every_waiting_lane_once_page_by_page(pool: db.Pool, dsn: str) -> None:
@@ -460,7 +460,7 @@ def test_it_goes_on_with_its_call_and_counts_as_none(pool: db.Pool, dsn: str) ->
     assert (claim.attempt, claim.call_attempt, claim.poll_url, claim.payload) == (4, 2, "http://x/1", None)
     assert claim.started_at == row["started_at"] == before["started_at"]
     assert (row["progress"], row["message"], row["call_attempt"]) == (40, "m", 2)
-    assert not all_rows(pool, "SELECT 1 FROM asynch_model_stat")
+    assert not all_rows(pool, f"SELECT 1 FROM {CALLS}")
 
 
 def test_a_disabled_model_ends_what_it_works_on_and_begins_nothing(pool: db.Pool, dsn: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from asynch import db
 from asynch.domain.states import State
-from tests.database import all_rows
+from tests.database import CALLS, all_rows
 from tests.integration import test_worker_life
 from tests.integration.test_worker_life import Life, living
 from tests.model_jobs import Job
@@ -283,7 +283,7 @@ def test_a_stopped_worker_hands_over_at_once_and_the_next_asks_on(life: Life, ds
         assert row["started_at"] == between["started_at"]
         assert job.looks[-1][2]["X-Asynch-Attempt"] == "1"
         assert len(here.calls(task)) == 1
-        counted = all_rows(pool, "SELECT sum(request_count) AS n FROM asynch_model_stat")
+        counted = all_rows(pool, f"SELECT sum(request_count) AS n FROM {CALLS}")
         assert counted[0]["n"] == 2
 
 

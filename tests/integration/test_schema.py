@@ -29,7 +29,7 @@ OTHER_KEY = "B" * 43 + "="
 #: the tables of the contract's §10, and ours
 TABLES = {
     "asynch_models", "asynch_task", "asynch_op_log", "asynch_model_stat", "asynch_worker", "asynch_meta",
-    "asynch_host", "asynch_key", "asynch_idempotency", "asynch_biz_stat", "asynch_biz_tally",
+    "asynch_host", "asynch_key", "asynch_idempotency", "asynch_biz_stat", "asynch_biz_tally", "asynch_model_tally",
     "asynch_tenant",
     "asynch_service",
     "asynch_pace",

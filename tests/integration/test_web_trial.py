@@ -14,7 +14,7 @@ import requests
 from asynch import db
 from asynch.service import trial
 from tests.calls import peer, saying
-from tests.database import all_rows
+from tests.database import CALLS, all_rows
 from tests.live import MakeParts, serving
 from tests.model_server import ModelServer
 from tests.rows import bend, until, worker
@@ -55,7 +55,7 @@ def is_held(pool: db.Pool, lane: int, slot: int = 0) -> bool:
 
 def called(pool: db.Pool) -> int:
     """How many calls were counted."""
-    (row,) = all_rows(pool, "SELECT coalesce(sum(request_count), 0)::int AS n FROM asynch_model_stat")
+    (row,) = all_rows(pool, f"SELECT coalesce(sum(request_count), 0)::int AS n FROM {CALLS}")
     return int(row["n"])
 
 

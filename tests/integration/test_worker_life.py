@@ -24,7 +24,7 @@ from asynch.store import tasks as store
 from asynch.web import Parts
 from asynch.worker import incarnation
 from asynch.worker.incarnation import Setup
-from tests.database import all_rows
+from tests.database import CALLS, all_rows
 from tests.live import KEY, serving
 from tests.model_ledger import Entry
 from tests.model_server import ModelServer
@@ -245,7 +245,7 @@ def test_every_call_that_starts_is_counted(life: Life) -> None:
     lane = life.lane(retry_times=2)
     life.ended(life.create(lane, {"status": 500})[0])
 
-    found = all_rows(life.pool, "SELECT request_count FROM asynch_model_stat WHERE model_name = %s", lane[1])
+    found = all_rows(life.pool, f"SELECT request_count FROM {CALLS} WHERE model_name = %s", lane[1])
     assert found == [{"request_count": 3}]
 
 
@@ -440,7 +440,7 @@ def test_another_upload_is_not_counted_as_a_call(life: Life, store_is_down: Mood
     hurry(life, task)
     life.result(task)
 
-    found = all_rows(life.pool, "SELECT request_count FROM asynch_model_stat WHERE model_name = %s", lane[1])
+    found = all_rows(life.pool, f"SELECT request_count FROM {CALLS} WHERE model_name = %s", lane[1])
     assert found == [{"request_count": 1}]
 
 
