@@ -102,7 +102,9 @@ class Site:
     def clear(self) -> None:
         """No task, no file; models stay."""
         with db.transaction(self.pool) as conn:
-            conn.execute("TRUNCATE asynch_task, asynch_op_log, asynch_model_stat, asynch_model_tally, asynch_idempotency")
+            conn.execute(
+                "TRUNCATE asynch_task, asynch_op_log, asynch_model_stat, asynch_model_tally, asynch_idempotency"
+            )
         for entry in self.files.glob("[0-9]*"):
             shutil.rmtree(entry)
 
