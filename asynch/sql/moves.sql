@@ -168,7 +168,15 @@ WITH orphan AS MATERIALIZED (
         version = t.version + 1, updated_at = now()
     FROM orphan o
     WHERE t.tenant_id = o.tenant_id AND t.id = o.id
-    RETURNING t.lane_id, t.state, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task
+    RETURNING t.lane_id, t.state, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task,
+              t.tenant_id, t.id, t.attempt, t.started_at
+), tried AS (  -- of actions, whose every try is told
+    INSERT INTO asynch_action_log (tenant_id, task_id, file_id, rule_id, version, action_name, attempt, outcome, seconds,
+        error_msg)
+    SELECT a.tenant_id, a.id, a.file_id, a.rule_id, a.version, a.action_name, m.attempt, 'failed',
+           extract(epoch FROM now() - m.started_at), 'its worker stopped answering'
+    FROM moved m JOIN asynch_action a ON a.tenant_id = ~m.tenant_id AND a.id = m.id
+    WHERE m.tenant_id < 0
 ), told AS (
     INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, biz_name, input_ref,
         request_payload, queue_timeout_seconds, wake_at, trace_context)

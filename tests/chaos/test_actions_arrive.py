@@ -91,3 +91,18 @@ def expect_no_leftovers(farm: Farm) -> None:
 def markers(farm: Farm) -> set[str]:
     """Files of the store's own."""
     return {path.name for path in (farm.home / "files").iterdir() if path.is_file()}
+
+
+def test_a_try_that_ends_with_its_worker_is_told_too(farm: Farm) -> None:
+    add_rule(farm, "small", targetUrl="image.thumbnail")
+    victim = farm.start_worker(crash_point="claimed:2")  # the upload is the first
+    farm.live.session.post(f"{farm.live.url}/api/file/upload", files={"file": ("a.png", picture(1))})
+    victim.died_by_kill()
+    farm.start_worker()
+
+    until(lambda: farm.ask("SELECT 1 FROM asynch_action WHERE status = 'completed'"))
+    tries = farm.ask("SELECT attempt, outcome, error_msg, seconds FROM asynch_action_log ORDER BY id")
+    assert [(t["attempt"], t["outcome"], t["error_msg"]) for t in tries] == [
+        (1, "failed", "its worker stopped answering"), (2, "completed", ""),
+    ]  # fmt: skip
+    assert all(t["seconds"] >= 0 for t in tries)
