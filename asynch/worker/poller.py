@@ -299,10 +299,8 @@ class Poller:
 
     def _somebody_died(self) -> bool:
         """Whether that is why nothing was claimed; then all slots were won in vain, and the next round makes room."""
-        self._mourning = {
-            w for w, over in queue.find_dead(self._session, worker_id=self._worker_id).items() if not over
-        }
-        return bool(self._mourning)
+        self._dead = queue.find_dead(self._session, worker_id=self._worker_id)
+        return bool(self._dead)
 
     def _respect_the_dead(self, won: list[Slot], asked: Mapping[int, int]) -> list[Slot]:
         """The slots that may be used: where a worker has just died, only those beyond one for each of its calls.

@@ -447,3 +447,29 @@ def test_whoever_wakes_the_poller_while_it_wakes_does_not_silence_those_after_hi
         poller.wake()
         thread.join(1)  # by itself it looks after two seconds
         assert not thread.is_alive()
+
+
+def test_a_death_that_nobody_has_settled_yet_keeps_other_lanes_from_nothing(
+    pool: db.Pool, dsn: str, tmp_path: Path
+) -> None:
+    task = add_task(pool, add_model(pool))
+    claims: list[int] = []
+    stop = threading.Event()
+    with worker(dsn) as me, worker(dsn) as other:
+        other.session.close()  # its row stays until the rescue, of which there is none here
+        poller = Poller(
+            me.session,
+            worker_id=me.id,
+            limits=Limits(threads=2, reserve=0, batch_size=8, poll_interval_s=0.1, timezone="UTC"),
+            running=Running(),
+            tmp=TmpDir(tmp_path, max_bytes=1),
+            hand_over=lambda claim, slot: claims.append(claim.id),
+        )
+        thread = threading.Thread(target=poller.run, args=(stop,))
+        thread.start()
+        try:
+            until(lambda: claims == [task], 5)
+        finally:
+            stop.set()
+            poller.wake()
+            thread.join()
