@@ -124,7 +124,7 @@ def long_film(clips: Path) -> Path:
 def endless_film(clips: Path) -> Path:
     """Noise, which costs seconds of any processor to encode; for runs that are cut before."""
     path = clips / "endless.mp4"
-    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x360:d=8:r=25,noise=alls=40:allf=t", *H264, "-crf", "30", path)
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x360:d=24:r=25,noise=alls=40:allf=t", *H264, "-crf", "30", path)
     return path
 
 

@@ -80,8 +80,8 @@ def test_a_film_is_stored_smaller_and_has_a_cover(api: Api, dsn: str, film: Path
     assert left_over(api) == []
 
 
-def test_compressing_is_seen_with_its_progress(api: Api, dsn: str, long_film: Path) -> None:
-    task_id = send(api, long_film)
+def test_compressing_is_seen_with_its_progress(api: Api, dsn: str, endless_film: Path) -> None:
+    task_id = send(api, endless_film)  # takes longer than progress waits to be told, on any processor
     seen: list[tuple[str, float]] = []
 
     def is_final() -> bool:
