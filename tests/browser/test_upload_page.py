@@ -111,12 +111,12 @@ def test_after_a_reload_an_upload_goes_on_where_it_was(visit: Visit, large: Path
     expect(visit.page.locator("#past li")).to_have_count(1)
 
 
-def test_after_a_reload_processing_is_still_watched(visit: Visit, long_film: Path) -> None:
-    visit.choose(long_film)
-    expect(visit.row("long.mp4")).to_contain_text("Being made smaller", timeout=A_WHILE)
+def test_after_a_reload_processing_is_still_watched(visit: Visit, endless_film: Path) -> None:
+    visit.choose(endless_film)
+    expect(visit.row("endless.mp4")).to_contain_text("Being made smaller", timeout=A_WHILE)
     visit.page.reload()
 
-    expect_stored(visit, "long.mp4")
+    expect_stored(visit, "endless.mp4")
 
 
 def test_a_broken_connection_mends_itself(make_visit: MakeVisit, large: Path) -> None:
