@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack
 from itertools import count
-from pathlib import Path
 from time import monotonic
 
 from tests.bench import floor, model, stock
@@ -29,17 +27,13 @@ def run(bench: Bench) -> list[Figure]:
             return rate(site, service, lanes, tasks)
 
         def theirs() -> float:
-            with tempfile.TemporaryDirectory(dir=site.home) as home:
-                return floor.rate(f"{service.url}/noop", Path(home) / str(next(number)), tasks)
+            return floor.rate(f"{service.url}/noop", site.home / f"floor-{next(number)}", tasks)
 
         return [alternated("drain, one worker, 32 threads / no queue", ours, theirs, target=0.8)]
 
 
 def rate(site: Site, service: Model, lanes: list[int], tasks: int, *, workers: int = 1) -> float:
-    """Tasks a second of so many worker processes; database and disk are emptied before and, as the floor's, after.
-
-    A file system looks longer for room where many files have just been deleted: each side must find the other's.
-    """
+    """Tasks a second of so many worker processes."""
     site.clear()
     stock.add_tasks(site, lanes, tasks)
     stock.settle_down(site)
@@ -48,9 +42,7 @@ def rate(site: Site, service: Model, lanes: list[int], tasks: int, *, workers: i
         for _ in range(workers):
             stack.enter_context(site.worker(threads=floor.THREADS))
         until(lambda: site.count("NOT final") == 0, 300, what="the end of all tasks", every_s=0.05)
-        found = steady(service, tasks, monotonic())
-    site.clear()
-    return found
+        return steady(service, tasks, monotonic())
 
 
 def steady(service: Model, tasks: int, ended: float) -> float:

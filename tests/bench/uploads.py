@@ -43,7 +43,9 @@ def run(bench: Bench) -> list[Figure]:
         if shutil.which("nginx"):
             figures.append(_beside_nginx(url, site, size))
         size = bench.scaled(2048, 256)
-        return [*figures, _memory(url, size, "by form", _form), _memory(url, size, "in pieces", _in_pieces)]
+        figures += [_memory(url, size, "by form", _form), _memory(url, size, "in pieces", _in_pieces)]
+    shutil.rmtree(site.home)
+    return figures
 
 
 def _memory(url: str, size: int, way: str, send: Callable[[str, int], object]) -> Figure:
