@@ -6,7 +6,6 @@ A token is bound to the tenant and field it was sealed for, so a row copied over
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import json
 import logging
@@ -113,7 +112,7 @@ def _derive(key: bytes, purpose: str) -> bytes:
 
 
 def _mac(key: bytes, purpose: str, message: bytes) -> str:
-    digest = hmac.new(_derive(key, purpose), message, hashlib.sha256).digest()
+    digest = hmac.digest(_derive(key, purpose), message, "sha256")
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 

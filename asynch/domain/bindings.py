@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from ipaddress import IPv6Address
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -84,6 +85,7 @@ def check_base_url(url: str) -> None:
     _check_host(parts.hostname or "", bracketed="[" in parts.netloc)
 
 
+@lru_cache(1024)
 def join(base_url: str, route: str) -> str:
     """Return the URL to call: `base_url`, and with a route '/' + route, exactly one '/' between them.
 

@@ -221,9 +221,17 @@ class _GuardedHttps(_GuardedHttp, HTTPSConnection):
     pass
 
 
-@cache
+_trusting = threading.Lock()
+
+
 def _public_trust() -> ssl.SSLContext:
-    """The public authorities, and those this machine knows besides."""
+    """The public authorities, and those this machine knows besides: read once, however many threads begin at once."""
+    with _trusting:
+        return _read_trust()
+
+
+@cache
+def _read_trust() -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=certifi.where())
     context.load_default_certs()
     return context
@@ -238,7 +246,7 @@ class Connections:
 
     def __init__(self, policy: Policy, trust: ssl.SSLContext | None = None) -> None:
         self._dialer = Dialer(policy)
-        self._trust = trust or _public_trust()
+        self._trust = trust
         self._kept: dict[_Origin, _GuardedHttp] = {}  # the one used last stands last
 
     def __del__(self) -> None:
@@ -290,7 +298,9 @@ class Connections:
         if scheme == "http":
             return _GuardedHttp(host, port, dialer=self._dialer, origin=origin)
         if scheme == "https":
-            return _GuardedHttps(host, port, dialer=self._dialer, origin=origin, ssl_context=self._trust)
+            return _GuardedHttps(
+                host, port, dialer=self._dialer, origin=origin, ssl_context=self._trust or _public_trust()
+            )
         raise ValueError("neither http nor https")
 
     def _put_conn(self, connection: _GuardedHttp) -> None:

@@ -41,11 +41,12 @@ def rfc3339(at: datetime) -> str:
 def result(claim: Claim, file: ResultFile, *, tmp_host: str) -> Saved:
     """What is known of a result that is whole in its file."""
     kind = filetype.sniff(file.head, whole=file.size_bytes == len(file.head))
+    day = claim.started_at.date().isoformat().replace("-", "/")
     return Saved(
         tmp_file=file.path.name,
         tmp_host=tmp_host,
         # The attempt is part of the key: two answers of a model never meet under one name.
-        key=f"{claim.owner_id}/{claim.started_at:%Y/%m/%d}/{claim.task_id}-{claim.attempt}.{kind.ext}",
+        key=f"{claim.owner_id}/{day}/{claim.task_id}-{claim.attempt}.{kind.ext}",
         file_type=kind.ext,
         content_type=kind.content_type,
         size_bytes=file.size_bytes,

@@ -65,7 +65,8 @@ def calling(tracer: Tracer, run: Run, order: Order) -> Iterator[Order]:
     span = tracer.start(method, "client", under=above, attributes={"http.request.method": method, **_server(url)})
     run.call.http_status = None
     try:
-        yield replace(order, trace=tracing.headers(span.context))
+        trace = tracing.headers(span.context)
+        yield replace(order, trace=trace) if trace else order
     except ExecutorError as error:
         span.fail(error.code.value)
         raise
