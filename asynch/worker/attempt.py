@@ -241,7 +241,7 @@ def put_back(parts: Parts, claim: Claim, why: str) -> None:
 
 
 def leave_to_the_queue(parts: Parts, claim: Claim, why: str, then: Callable[[], None]) -> None:
-    """Put back a saved result without waiting for it; `then` runs in the completer's thread."""
+    """Put back what is not in work without waiting for it; `then` runs in the completer's thread."""
 
     def after(answer: Future[datetime]) -> None:
         try:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 
 from asynch import db, log, metrics
 from asynch.errors import CutReason, DatabaseDown, ErrorCode, ExecutorError, SessionLost, StaleClaim
@@ -15,6 +16,7 @@ from asynch.executors import Call, Working
 from asynch.store import queue
 from asynch.store.queue import Claim, Slot
 from asynch.worker import attempt, outcomes, traces
+from asynch.worker.crew import Crew
 from asynch.worker.following import Following
 from asynch.worker.running import Run, Running
 
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 #: Saved results that may wait in memory for each uploader; what is more goes back to this host's queue.
 _WAITING = 64
 _POLL_S = 0.5
+#: So long a claimed call waits for a thread at most.
+_MOST_WAIT_S = 1.0
 #: An upload has no deadline of its own: the store's time-outs are its limit.
 _NO_DEADLINE = float("inf")
 
@@ -37,7 +41,8 @@ class Hands:
         running: Running,
         *,
         worker_id: int,
-        callers: int,
+        threads: int,
+        reserve: int,
         uploaders: int,
         longest_call_s: float,
     ) -> None:
@@ -45,19 +50,23 @@ class Hands:
         self._pool = pool
         self._running = running
         self._worker_id = worker_id
-        self._calls: queues.SimpleQueue[Run | None] = queues.SimpleQueue()
         self._uploads: queues.SimpleQueue[Callable[[], object] | None] = queues.SimpleQueue()
         self._uploaders = uploaders
         self._longest_call_s = longest_call_s
-        self._callers = _threads("call", callers, self._work_off_calls)
-        self._others = _threads("up", uploaders, self._work_off_uploads)
-        self._following = Following(running, calls=callers, look=self._ask_again)
+        self._callers = Crew("call", threads, partial(self._call, self._running.call_took))
+        self._reserve = Crew("reserve", reserve, partial(self._call, lambda _took_s: None))
+        self._others = [
+            threading.Thread(target=self._work_off_uploads, name=f"up-{n}", daemon=True) for n in range(uploaders)
+        ]
+        self._following = Following(running, calls=threads + reserve, look=self._ask_again)
 
     def start(self, give_back: Callable[[tuple[Slot, ...]], None], thread_freed: Callable[[], None]) -> None:
         """Begin; slots return through `give_back` once their outcome is committed, `thread_freed` tells of threads."""
         self._give_back = give_back
         self._thread_freed = thread_freed
-        for thread in self._callers + self._others:
+        self._callers.start()
+        self._reserve.start()
+        for thread in self._others:
             thread.start()
 
     def stop(self, wait_s: float) -> bool:
@@ -65,14 +74,14 @@ class Hands:
 
         An upload that hangs in a slow store is not waited for: by then its claim is void or put back.
         """
-        for _ in self._callers:
-            self._calls.put(None)
+        self._callers.stop()
+        self._reserve.stop()
         for _ in self._others:
             self._uploads.put(None)
-        for thread in self._callers:
-            thread.join(wait_s / len(self._callers) if thread.is_alive() else 0)
+        self._callers.join(wait_s)
+        self._reserve.join(wait_s)
         none_asks = self._following.close(wait_s)
-        return none_asks and not any(thread.is_alive() for thread in self._callers)
+        return none_asks and not self._callers.is_alive and not self._reserve.is_alive
 
     def drain(self) -> None:
         """Put back whose model works on: no worker has to wait for it, the next one asks on."""
@@ -92,11 +101,21 @@ class Hands:
         """Take a claim of phase 0 with its slots; the time of one whose model works on began with its call."""
         since_call_s = (claim.claimed_at - claim.started_at).total_seconds()
         run = Run(claim, Call(min(claim.target.timeout_s, self._longest_call_s) - since_call_s), slots)
+        is_first = not self._running.has_call_of(claim.tenant_id)
         self._running.add(run)
         if claim.poll_url:
             self._following.add(run)
+        elif is_first and self._callers.free <= 0 < self._reserve.free:
+            self._reserve.put(run)
         else:
-            self._calls.put(run)
+            self._callers.put(run)
+
+    def relieve(self) -> None:
+        """Put back the calls that no thread came free for: they were claimed because the ones before were short."""
+        for run in self._callers.stuck(_MOST_WAIT_S):
+            self._running.call_ended(run)
+            over = partial(self._after_call, run, None)
+            attempt.leave_to_the_queue(self._parts, run.claim, "no thread came free for it", over)
 
     def aside(self, claim: Claim, work: Callable[[], None]) -> None:
         """Have an uploader do this for a claim."""
@@ -128,13 +147,14 @@ class Hands:
         self._running.add(run)
         self._uploads.put(partial(self._upload, run))
 
-    def _work_off_calls(self) -> None:
-        while (run := self._calls.get()) is not None:
-            good = self._run(run)
-            self._running.call_ended(run)
-            self._thread_freed()
-            if not good:
-                self._after_call(run, None)
+    def _call(self, note: Callable[[float], None], run: Run) -> None:
+        began = monotonic()
+        good = self._run(run)
+        self._running.call_ended(run)
+        note(monotonic() - began)
+        self._thread_freed()
+        if not good:
+            self._after_call(run, None)
 
     def _ask_again(self, run: Run) -> None:
         if not self._run(run):
@@ -191,7 +211,3 @@ class Hands:
                     logger.warning("its failure could not be recorded; it is put back if it is still ours")
                     self._running.in_doubt.set()
             return False
-
-
-def _threads(name: str, count: int, work: Callable[[], None]) -> list[threading.Thread]:
-    return [threading.Thread(target=work, name=f"{name}-{n}", daemon=True) for n in range(count)]

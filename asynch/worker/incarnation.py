@@ -118,7 +118,7 @@ class Incarnation:
         self._pool = db.open_pool(setup.dsn, size=6, name=self._name, pinned=True, lines=self._lines)
         self._lost, self._closing = threading.Event(), threading.Event()
         self._stop, self._over = threading.Event(), threading.Event()
-        self._running = Running()
+        self._running = Running(setup.limits.threads)
         self._breakers, self._pace = Breakers(), Pace()
         self._changes = Announcer(self._pool, news.announce_changed, pause_s=0.05)
         self._completer = Completer(
@@ -153,7 +153,8 @@ class Incarnation:
             self._pool,
             self._running,
             worker_id=self._id,
-            callers=setup.limits.threads + setup.limits.reserve,
+            threads=setup.limits.threads,
+            reserve=setup.limits.reserve,
             uploaders=setup.uploaders,
             longest_call_s=setup.longest_call_s,
         )
@@ -272,6 +273,7 @@ class Incarnation:
         manager.ready()
         while not stop.is_set() and not self._lost.is_set():
             manager.alive()
+            self._hands.relieve()
             self._lost.wait(0.1)
         if not self._lost.is_set():
             manager.ending(self._setup.drain_timeout_s + _END_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from time import monotonic
@@ -13,6 +13,9 @@ from asynch.errors import CutReason
 from asynch.executors import Call
 from asynch.spans import Span
 from asynch.store.queue import Claim, Slot
+
+#: A call that takes less than this may be over before the next one is claimed.
+SHORT_S = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -31,11 +34,13 @@ class Run:
 class Running:
     """The claims in hand, by task and attempt."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int = 1) -> None:
+        """`threads` are those that make calls."""
         self._lock = threading.Lock()
         self._runs: dict[tuple[int, int], Run] = {}
         self._calls = 0
         self._tenants: Counter[int] = Counter()
+        self._short: deque[float] = deque(maxlen=threads)  # when short calls ended
         self._closed: CutReason | None = None
         #: set when a claim may be this worker's that is not in hand: the beat looks for it
         self.in_doubt = threading.Event()
@@ -60,6 +65,18 @@ class Running:
         with self._lock:
             self._count(run, -1)
 
+    def call_took(self, seconds: float) -> None:
+        """A call is over, and its thread takes the next one."""
+        if seconds < SHORT_S:
+            with self._lock:
+                self._short.append(monotonic())
+
+    def soon(self) -> int:
+        """How many threads will come free so soon that a claim for them may begin now: as many as just did."""
+        since = monotonic() - SHORT_S
+        with self._lock:
+            return sum(at > since for at in self._short)
+
     def _count(self, run: Run, n: int) -> None:
         self._calls += n
         self._tenants[run.claim.tenant_id] += n
@@ -78,6 +95,11 @@ class Running:
         """How many requests to models are open, and for which tenants."""
         with self._lock:
             return self._calls, {tenant for tenant, n in self._tenants.items() if n > 0}
+
+    def has_call_of(self, tenant_id: int) -> bool:
+        """Whether a request for this tenant is open, or will be."""
+        with self._lock:
+            return self._tenants[tenant_id] > 0
 
     def all(self) -> list[Run]:
         """Everything in hand."""
