@@ -75,7 +75,10 @@ def _on_signals(stop: Callable[[], None]) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 picks one.")
 @_plain_errors
 def up(config: Path | None, data_dir: str | None, host: str | None, port: int | None) -> None:
-    """Run API, worker and cleaner in the foreground, with a private Postgres unless database.dsn is set."""
+    """Run API, worker and cleaner in the foreground.
+
+    With a private Postgres under the data directory, unless database.dsn is set.
+    """
     from asynch.supervisor import Supervisor
 
     settings = _settings(config, data_dir=data_dir, server={"host": host, "port": port})
@@ -90,7 +93,7 @@ def up(config: Path | None, data_dir: str | None, host: str | None, port: int | 
 @click.option("--fd", type=int, hidden=True, help="A listening socket to serve on.")
 @_plain_errors
 def api(config: Path | None, fd: int | None) -> None:
-    """Run the HTTP API alone."""
+    """Run the HTTP API alone; needs database.dsn."""
     from asynch.web.app import create_app
     from asynch.web.server import serve
 
@@ -106,7 +109,7 @@ def api(config: Path | None, fd: int | None) -> None:
 @config_option
 @_plain_errors
 def worker(config: Path | None) -> None:
-    """Run a worker (with its cleaner) alone."""
+    """Run a worker (with its cleaner) alone; needs database.dsn."""
     from asynch.worker.incarnation import run
 
     manager = Manager(os.environ)
@@ -194,7 +197,7 @@ def key_list(config: Path | None) -> None:
 @click.argument("key_id")
 @_plain_errors
 def key_revoke(config: Path | None, key_id: str) -> None:
-    """Make a key useless within a minute."""
+    """Make a key useless, within 15 seconds."""
     with _pool(_settings(config)) as pool:
         keys.revoke_key(pool, key_id)
     click.echo(f"revoked {key_id}")
@@ -209,7 +212,10 @@ def secrets() -> None:
 @config_option
 @_plain_errors
 def secrets_rotate(config: Path | None) -> None:
-    """Encrypt all of them with the first of secrets.keys; exit code 1 if one cannot be read with any."""
+    """Encrypt all of them with the first of secrets.keys.
+
+    Exit code 1 if one cannot be read with any of the keys. Safe to repeat, and while everything runs.
+    """
     settings = _settings(config)
     box, good = wiring.open_box(settings), True
     with _pool(settings) as pool:
@@ -237,7 +243,11 @@ def _pool(settings: Settings) -> Iterator[db.Pool]:
 @click.option("--files", is_flag=True, help="Upload a film and pictures too, each in its way, with rules that fire.")
 @_plain_errors
 def demo(keep: bool, files: bool) -> None:
-    """Show the main job on real data: 24 texts become speech, for three tenants, in ./asynch-demo/."""
+    """Show the main job on real data.
+
+    24 texts become speech, for three tenants; the sound files are in ./asynch-demo/ then. It brings all that it needs,
+    reads no configuration, and leaves nothing running.
+    """
     from asynch.demo.stage import run
 
     sys.exit(run(keep=keep, with_files=files))

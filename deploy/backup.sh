@@ -4,7 +4,7 @@
 # The database first, then the results: a result is stored before its row says so, so each row of the dump finds its
 # file. What is younger than the dump is a file without a row, which costs space and nothing else. The configuration
 # goes along because of secrets.keys: whoever has this directory has all credentials. tmp_dir is left out: an answer
-# that was not uploaded yet is asked for again.
+# that was not uploaded yet is asked for again, a received file that was not stored yet is lost with its host.
 set -euo pipefail
 umask 077
 

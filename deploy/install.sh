@@ -80,7 +80,7 @@ make_config() {
     port=$(as_postgres psql -qAt -c 'SHOW port')
     key=$("$release/bin/python" -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())')
     (umask 077 && cat >"$config.new" <<END)
-# Every key is explained in config.yml of the sources. After a change: systemctl restart asynch-api 'asynch-worker@*'
+# Every key is explained in /opt/asynch/lib/python3*/site-packages/asynch/config.yml. After a change: systemctl restart asynch-api 'asynch-worker@*'
 data_dir: /var/lib/asynch
 database: {dsn: "postgresql:///asynch?host=/run/postgresql&port=$port"}  # as the system's user asynch, without a password
 server: {public_url: "$public_url", trusted_proxies: [127.0.0.1]}

@@ -62,7 +62,10 @@ def create(
     metadata: str | None,
     **values: Any,
 ) -> None:
-    """Queue PAYLOAD (JSON, @FILE, or - for stdin) for MODEL; prints the ids. --out waits too."""
+    """Queue PAYLOAD for MODEL; prints the ids.
+
+    PAYLOAD is JSON, @FILE, or - for stdin. --out waits too.
+    """
     text = _read(payload)
     fields = {"modelName": model, **given_fields({**values, "metadata": _parsed(metadata, "--metadata")})}
     payloads = _each(text) if lines else [_parsed(text, "PAYLOAD")]
@@ -98,7 +101,10 @@ def wait(to: Remote, ids: tuple[str, ...], timeout_s: float, out: Path | None) -
 @_ids
 @remote
 def cancel(to: Remote, ids: tuple[str, ...]) -> None:
-    """Cancel tasks; final ones stay as they are, running ones are final once their call is cut."""
+    """Cancel tasks; final ones stay as they are.
+
+    Running ones are final once their call is cut.
+    """
     show([to.client.cancel(task_id) for task_id in ids], ["taskId", "status"], as_json=to.as_json)
 
 

@@ -1,4 +1,4 @@
-"""What was done and what is being done: statistics, the op log, living workers; it only reads."""
+"""What was done and what is being done: statistics, the op log, workers; all it writes is that somebody looked."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from asynch import db
 from asynch.db import Pool, Row
-from asynch.domain.principal import Principal
+from asynch.domain.principal import Caller, Principal
 from asynch.errors import Forbidden
 from asynch.service.tasks import TOTAL_CAP, Found
 from asynch.store import actions, oplog, stats, workers
 from asynch.store.actions import LogFilter
-from asynch.store.oplog import OpFilter
+from asynch.store.oplog import Operation, OpFilter
 from asynch.store.stats import StatFilter
 
 
@@ -39,6 +39,11 @@ class Reports:
                 conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=TOTAL_CAP + 1
             )
         return Found(rows, min(total, TOTAL_CAP), total > TOTAL_CAP)
+
+    def note_look(self, caller: Caller, op_type: str, operation: Operation) -> None:
+        """Write into the op log that somebody looked at something. DatabaseDown."""
+        with db.transaction(self.pool) as conn:
+            oplog.insert_op_logs(conn, caller, op_type, [operation])
 
     def tries(self, asker: Principal, tenant_id: int, wanted: LogFilter, *, limit: int, offset: int) -> Found:
         """A page of the tries of a tenant's actions, as `op_logs`."""

@@ -175,7 +175,7 @@ class Uploads:
             "task_id": row["task_id"],
             "status": stage.status.value,
             "progress": stage.progress,
-            "message": row["message"] or "",
+            "message": "" if stage.status.is_final else row["message"] or "",
             "filename": row["filename"],
             "file_size": row["file_size"],
             "created_at": row["created_at"],

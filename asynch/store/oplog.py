@@ -15,7 +15,7 @@ from asynch.db import Connection, Row
 from asynch.domain.principal import Caller
 
 _INT4_MAX = 2**31 - 1
-#: Of these there are as many as tasks; of all others a handful, which an index of their own finds.
+#: Of these there are as many as tasks; of all others, as long as looks are not logged, a handful that an index finds.
 _BULK = ("createTask", "purgeTask")
 
 

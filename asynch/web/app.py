@@ -78,6 +78,7 @@ def create_app(made_of: Parts) -> Flask:
     cors.register(app, made_of.settings.server.cors_origins)
     auth.register(app, made_of)
     rates.register(app, made_of)
+    oplog.register(app, made_of)
     problem.register(app)
     for resource in RESOURCES:
         app.register_blueprint(resource)

@@ -87,6 +87,19 @@ def test_every_command_explains_itself(argv: list[str]) -> None:
     assert told.strip()[0].isupper()  # a sentence, before the options
 
 
+@pytest.mark.parametrize("group", [[], ["key"], ["secrets"], ["model"], ["task"]], ids=" ".join)
+def test_a_group_lists_its_commands_in_whole_sentences(group: list[str]) -> None:
+    _, _, listed = CliRunner().invoke(cli, [*group, "--help"]).output.partition("Commands:\n")
+
+    assert [line for line in listed.splitlines() if not line.endswith(".") or line.endswith("...")] == []
+
+
+def test_revoking_says_how_long_it_takes() -> None:
+    told = CliRunner().invoke(cli, ["key", "revoke", "--help"]).output
+
+    assert f"within {keys.BELIEVED_S:g} seconds" in told
+
+
 def test_a_command_that_is_none_ends_with_2(tmp_path: Path) -> None:
     answer = run("nonsense", env=environ(tmp_path))
 

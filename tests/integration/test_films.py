@@ -83,10 +83,12 @@ def test_a_film_is_stored_smaller_and_has_a_cover(api: Api, dsn: str, film: Path
 def test_compressing_is_seen_with_its_progress(api: Api, dsn: str, endless_film: Path) -> None:
     task_id = send(api, endless_film)  # takes longer than progress waits to be told, on any processor
     seen: list[tuple[str, float]] = []
+    messages: list[str] = []
 
     def is_final() -> bool:
         told = status(api, task_id)
         seen.append((told["status"], told["progress"]))
+        messages.append(told["message"])
         return told["status"] in ("completed", "failed")
 
     with working(api.live, dsn):
@@ -97,6 +99,8 @@ def test_compressing_is_seen_with_its_progress(api: Api, dsn: str, endless_film:
     assert all(30 <= progress <= 60 for progress in compressing)
     assert [progress for _, progress in seen] == sorted(progress for _, progress in seen)
     assert seen[-1] == ("completed", 100)
+    assert "compressing" in messages
+    assert messages[-1] == ""  # what was being done is no word on what is done
 
 
 def test_a_film_that_would_grow_stays_as_it_was(api: Api, dsn: str, long_film: Path) -> None:

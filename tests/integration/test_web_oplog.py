@@ -9,6 +9,9 @@ import pytest
 
 from asynch import db
 from asynch.service import reports
+from asynch.web.app import create_app
+from asynch.web.oplog import LOOKS
+from tests.live import MakeParts, serving
 from tests.task_api import Api, Hand, pointers, problem, purge_rows
 
 FIELDS = {
@@ -130,6 +133,46 @@ def test_a_row_of_a_transaction_that_took_its_time_is_found_by_when_it_began(api
         conn.execute("UPDATE asynch_op_log SET created_at = '2025-01-02T00:00:00Z'")
 
     assert ops(api, createdFrom="2025-01-02T00:00:00Z", createdTo="2025-01-02T00:00:01Z") == ["late"]
+
+
+def test_who_looked_is_told_where_that_is_wanted(make_parts: MakeParts) -> None:
+    with serving(make_parts(op_log={"reads": True})) as live:
+        api = Api(live)
+        api.model()
+        task_id = api.create()
+        api.status(task_id)
+        problem(api.call("GET", "/task/1"))
+        api.call("POST", "/task/listTask", {})
+        listed, refused, looked, created, _ = told(api)["list"]
+
+    assert [row["opType"] for row in (listed, refused, looked, created)] == [
+        "listTask", "taskStatus", "taskStatus", "createTask",
+    ]  # fmt: skip
+    assert looked.items() >= {
+        "creator": "eva", "apiPath": f"/task/{task_id}", "httpMethod": "GET", "taskId": task_id, "success": 1,
+        "requestPayload": "", "responsePayload": "",
+    }.items()  # fmt: skip
+    assert refused.items() >= {"taskId": "1", "success": 0, "errorMsg": "not_found"}.items()
+
+
+def test_who_looked_is_not_told_otherwise(api: Api) -> None:
+    api.model()
+    api.call("POST", "/task/listTask", {})
+    told(api)
+
+    assert ops(api) == ["createModel"]
+
+
+def test_who_looks_too_often_is_not_noted(make_parts: MakeParts) -> None:
+    with serving(make_parts(op_log={"reads": True}, limits={"reads_per_minute": 1})) as live:
+        answers = [Api(live).call("POST", "/task/listTask", {}).status_code for _ in range(3)]
+        noted = ops(Api(live))
+
+    assert (answers, noted) == ([200, 429, 429], ["listTask"])
+
+
+def test_every_call_that_looks_is_one_of_the_application(make_parts: MakeParts) -> None:
+    assert set(create_app(make_parts()).view_functions) >= LOOKS
 
 
 def test_a_total_over_the_cap_says_so(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

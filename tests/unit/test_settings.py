@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +55,12 @@ def test_the_example_file_changes_nothing() -> None:
 def test_the_example_file_names_every_key_and_no_other() -> None:
     example = yaml.safe_load(EXAMPLE.read_text())
     assert sorted(key_paths(example)) == sorted(key_paths(public_dump(Settings())))
+
+
+def test_the_example_file_travels_with_the_package() -> None:
+    project = tomllib.loads((EXAMPLE.parent / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"]["config.yml"] == "asynch/config.yml"
 
 
 def test_defaults_are_those_of_the_contract() -> None:
