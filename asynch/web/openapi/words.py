@@ -27,7 +27,7 @@ FIELDS: Mapping[str, str] = {
     "attempt": "How often the task was claimed.",
     "attempts": "The tries that are over, the last 20 at most.",
     "autoCleanSeconds": "How long a fetched result is kept, seconds.",
-    "awaitResult": "It ends when its outcome is posted, not when it was delivered.",
+    "awaitResult": "Modes 1 and 2 only: it ends when its outcome is posted, not when it was delivered.",
     "baseUrl": "Where the service is, http or https.",
     "bizName": "What the task is for, in the caller's own words; statistics tell by it.",
     "breaker": "The circuit breaker of the model's service.",
