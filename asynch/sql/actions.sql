@@ -24,9 +24,9 @@ SELECT a.rule_id, a.version, a.output, a.made FROM asynch_action a
 WHERE a.tenant_id = %(tenant_id)s AND a.file_id = %(file_id)s AND a.status = 'completed' ORDER BY a.id
 
 -- end_action --
--- An output that was posted before its end stays.
+-- What was posted before its end stays.
 UPDATE asynch_action a
-SET status = %(status)s, error_msg = %(error_msg)s, output = coalesce(%(output)s::jsonb, a.output), completed_at = now(),
+SET status = %(status)s, error_msg = coalesce(nullif(%(error_msg)s, ''), a.error_msg), output = coalesce(%(output)s::jsonb, a.output), completed_at = now(),
     deadline = NULL, made = %(made)s
 WHERE a.tenant_id = %(tenant_id)s AND a.id = %(id)s AND a.status IN ('pending', 'awaiting')
 

@@ -254,6 +254,16 @@ def test_an_answer_that_names_a_file_leads_to_none(
 # --- what nobody could begin, or end ---
 
 
+def test_a_receiver_that_is_too_slow_is_told_in_words(api: Api, dsn: str, picture: bytes, receiver: Receiver) -> None:
+    receiver.moods.append(Mood(hangs=True))
+    rule(api, "tell", executeMode=2, targetUrl=f"{receiver.url}/hook", timeoutSeconds=1, retryStrategy="1x@1h")
+    with working(api.live, dsn):
+        completed(api, send(api, picture))
+        until(lambda: len(tries(api)) == 1, 20)
+
+    assert tries(api)[0]["errorMsg"] == "not done in time"
+
+
 def test_an_action_that_waited_too_long_has_failed_at_once(
     api: Api, dsn: str, picture: bytes, receiver: Receiver, pool: db.Pool
 ) -> None:
@@ -348,6 +358,22 @@ def test_a_result_may_come_before_its_delivery_is_noted(
 
     (action,) = file_of(api, identity)["actions"]
     assert (action["status"], action["output"]) == ("completed", 5)
+
+
+def test_what_went_wrong_stays_when_it_was_posted_before_its_delivery_is_noted(
+    api: Api, dsn: str, picture: bytes, receiver: Receiver, pool: db.Pool
+) -> None:
+    rule(api, "tell", executeMode=2, targetUrl=f"{receiver.url}/hook", retryStrategy="1x@1s")
+    receiver.moods.append(Mood(status=500))
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+        until(lambda: len(tries(api)) == 1, 20)
+        url = receiver.messages[0].told["data"]["result_url"]
+        assert post_result(api, url, success=False, error="no faces").status_code == 204
+        until(lambda: put_back(pool) or len(receiver.messages) == 2, 20)
+        (action,) = acted(api, identity, 1)["actions"]
+
+    assert (action["status"], action["error"]) == ("completed", "no faces")
 
 
 def test_no_result_in_time_is_a_failure_and_a_late_one_is_refused(
