@@ -241,5 +241,6 @@ def action_document(row: Row) -> Mapping[str, Any]:
         "output": row["output"],
         "error": row["error_msg"] or (row["task_error"] or "" if status == "failed" else ""),
         "created_at": row["created_at"],
+        "due_at": row["due_at"] if status == "pending" else None,
         "completed_at": row["completed_at"],
     }

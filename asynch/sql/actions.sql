@@ -15,7 +15,9 @@ WHERE a.tenant_id = %(tenant_id)s AND a.id = %(id)s FOR UPDATE
 
 -- list_actions --
 -- Of one file, the oldest first, with what their tasks say.
-SELECT a.*, t.state, t.final, t.phase, t.progress, t.error_msg AS task_error
+SELECT a.*, t.state, t.final, t.phase, t.progress, t.error_msg AS task_error,
+       CASE WHEN t.state = 0 AND t.enqueue_at > now() THEN t.enqueue_at
+            WHEN t.state = 3 AND NOT t.final THEN t.wake_at END AS due_at
 FROM asynch_action a LEFT JOIN asynch_task t ON t.tenant_id = ~a.tenant_id AND t.id = a.id
 WHERE a.tenant_id = %(tenant_id)s AND a.file_id = %(file_id)s ORDER BY a.id LIMIT 1000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import datetime
 
 import pytest
 from PIL import Image
@@ -33,6 +34,10 @@ def picture() -> bytes:
     made = io.BytesIO()
     Image.effect_noise((900, 600), 60).save(made, "PNG")
     return made.getvalue()
+
+
+def seconds_to(time: str, *, since: str) -> float:
+    return (datetime.fromisoformat(time) - datetime.fromisoformat(since)).total_seconds()
 
 
 def test_a_matching_rule_makes_a_derived_file(api: Api, dsn: str, picture: bytes) -> None:
@@ -75,6 +80,7 @@ def test_a_rule_that_is_off_or_came_later_fires_nothing(api: Api, dsn: str, pict
 
     (action,) = file_of(api, identity)["actions"]
     assert (action["name"], action["status"]) == ("later", "pending")
+    assert seconds_to(action["due_at"], since=action["created_at"]) == pytest.approx(3600, abs=1)
 
 
 def test_derived_files_fire_only_rules_that_opt_in(api: Api, dsn: str, picture: bytes) -> None:
@@ -141,9 +147,12 @@ def test_an_action_is_tried_as_its_strategy_says(
     with working(api.live, dsn):
         identity = completed(api, send(api, picture))
         until(lambda: len(tries(api)) == 1, 20)
+        (failed,) = file_of(api, identity)["actions"]
         until(lambda: put_back(pool) or len(tries(api)) == 2, 20)
         file = acted(api, identity, 1)
 
+    assert (failed["status"], file["actions"][0]["due_at"]) == ("pending", None)
+    assert seconds_to(failed["due_at"], since=tries(api)[-1]["createdAt"]) == pytest.approx(1, abs=0.5)
     assert file["actions"][0]["status"] == "completed"
     assert [t["outcome"] for t in tries(api)] == ["completed", "failed"]
 

@@ -32,6 +32,7 @@ FIELDS: Mapping[str, str] = {
     "bizName": "What the task is for, in the caller's own words; statistics tell by it.",
     "breaker": "The circuit breaker of the model's service.",
     "completed_at": "When it ended.",
+    "due_at": "What it waits for: when it begins, or is tried again; null when nothing but its turn.",
     "fileId": "Identity of the file.",
     "target": "What carries it out, as `targetUrl` has it.",
     "callbackUrl": "Where the final state is delivered, signed.",
