@@ -511,6 +511,30 @@ def test_a_queue_that_is_there_is_taken_as_it_is(api: Api, dsn: str, picture: by
 
 
 @needs_broker
+def test_a_message_that_its_full_queue_does_not_take_is_published_later(
+    api: Api, dsn: str, picture: bytes, topic: str, pool: db.Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    with kombu.Connection(BROKER) as connection:
+        channel = connection.channel()
+        channel.queue_declare(topic, durable=True, auto_delete=False, arguments=full)
+        kombu.Producer(channel, auto_declare=False).publish("in the way", exchange="", routing_key=topic)
+    rule(api, "publish", executeMode=1, targetUrl=topic, retryStrategy="5x@1s")
+    with working(api.live, dsn, broker={"url": BROKER}):
+        identity = completed(api, send(api, picture))
+        until(lambda: len(tries(api)) == 1, 30)
+        with kombu.Connection(BROKER) as connection:
+            assert connection.channel().queue_purge(topic) == 1
+        until(lambda: (put_back(pool) and False) or len(tries(api, outcome="completed")) == 1, 30)
+        acted(api, identity, 1)
+
+    assert tries(api)[-1]["errorMsg"] == "the broker did not take the message: its queue may be full"
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    with kombu.Connection(BROKER) as connection:
+        assert connection.channel().queue_purge(topic) == 1
+
+
+@needs_broker
 def test_a_broker_that_is_down_for_a_while_loses_nothing(
     api: Api, dsn: str, picture: bytes, topic: str, pool: db.Pool
 ) -> None:
