@@ -167,6 +167,17 @@ def test_a_processor_that_cannot_leaves_its_reason(api: Api, dsn: str) -> None:
     assert file["derived"] == []
 
 
+def test_only_admins_see_the_whole_url_of_a_receiver(api: Api, dsn: str, picture: bytes, receiver: Receiver) -> None:
+    url = f"{receiver.url}/hook?token=planted"
+    rule(api, "tell", executeMode=2, targetUrl=url)
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+        acted(api, identity, 1)
+
+    assert file_of(api, identity)["actions"][0]["target"] == url
+    assert file_of(api.of(0, "user"), identity)["actions"][0]["target"] == receiver.url
+
+
 def test_another_tenants_rules_fire_nothing(api: Api, dsn: str, picture: bytes) -> None:
     rule(api.of(9, "admin"), "theirs")
     with working(api.live, dsn):

@@ -34,7 +34,7 @@ FIELDS: Mapping[str, str] = {
     "completed_at": "When it ended.",
     "due_at": "What it waits for: when it begins, or is tried again; null when nothing but its turn.",
     "fileId": "Identity of the file.",
-    "target": "What carries it out, as `targetUrl` has it.",
+    "target": "What carries it out, as `targetUrl` has it; of a URL others than admins see only the receiver.",
     "callbackUrl": "Where the final state is delivered, signed.",
     "calls": "Calls of the present window.",
     "cancel": "POST here ends the task.",
