@@ -296,6 +296,14 @@ def test_a_wrong_member_is_refused_at_its_place(live: Live, fields: dict[str, An
     assert post(live, "listPreAction", {}).json()["total"] == 0
 
 
+def test_trying_rules_tells_which_other_must_have_succeeded_before(live: Live) -> None:
+    first = create(live, "first", triggerCondition={"ext": "png"})
+    create(live, "second", after=first)
+
+    told = post(live, "testPreAction", {"file": {"ext": "jpg"}}).json()["list"]
+    assert [(rule["after"], rule["matches"]) for rule in told] == [(None, False), (first, True)]
+
+
 def test_only_who_is_told_where_to_post_a_result_can_be_waited_for(live: Live, pool: db.Pool) -> None:
     assert refused(live, awaitResult=True) == {"#/awaitResult"}
     rule = create(live, **TOPIC, awaitResult=True)
@@ -418,7 +426,7 @@ def test_a_stored_file_is_told_each_condition(live: Live, pool: db.Pool) -> None
     (told,) = post(live, "testPreAction", {"identity": identity}).json()["list"]
 
     assert told == {
-        "id": rule, "actionName": "r", "version": 1, "matches": False, "rollout": True,
+        "id": rule, "actionName": "r", "version": 1, "after": None, "matches": False, "rollout": True,
         "checks": [
             {"operator": "uploadId", "wanted": "cam-2", "found": "cam-1", "holds": False},
             {"operator": "scene", "wanted": "lesson", "found": "lesson", "holds": True},
