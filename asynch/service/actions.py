@@ -241,7 +241,7 @@ def action_document(row: Row, *, for_admin: bool) -> Mapping[str, Any]:
         "target": target,
         "status": status,
         "output": row["output"],
-        "error": row["error_msg"] or (row["task_error"] or "" if status == "failed" else ""),
+        "error": row["error_msg"] or (row["task_error"] or "" if status in ("failed", "pending") else ""),
         "created_at": row["created_at"],
         "due_at": row["due_at"] if status == "pending" else None,
         "completed_at": row["completed_at"],

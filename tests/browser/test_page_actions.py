@@ -174,6 +174,16 @@ def test_a_delayed_action_says_when_it_is_due(visit: Visit, photo: Path) -> None
         assert timedelta(days=6.9) < due - datetime.now(UTC) < timedelta(days=7)
 
 
+def test_an_action_that_is_tried_again_says_when_and_why(visit: Visit, photo: Path, receiver: Receiver) -> None:
+    receiver.moods.append(Mood(status=500, body=b"full"))
+    hook(visit.live, "Tell the archive", receiver, retryStrategy="1x@1h")
+    visit.choose(photo)
+
+    shown = act(visit.row("photo.jpg"), "Tell the archive")
+    expect(shown).to_contain_text("Waiting until ", timeout=A_WHILE)
+    expect(shown).to_contain_text("HTTP 500: full")
+
+
 def test_hostile_names_and_tags_of_actions_are_text(visit: Visit, photo: Path, pool: db.Pool) -> None:
     hostile = "<img src=x onerror=document.title='owned'>"
     rule(visit.live, f"\u202e{hostile}")
