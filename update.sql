@@ -631,6 +631,8 @@ CREATE TABLE IF NOT EXISTS asynch_unneeded (
     key        text PRIMARY KEY,
     created_at timestamptz NOT NULL DEFAULT now()
 );
+-- Since version 6: one that could not be removed is due again then; null: as soon as its worker had its time.
+ALTER TABLE asynch_unneeded ADD COLUMN IF NOT EXISTS due_at timestamptz;
 
-INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '5')
+INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '6')
 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE asynch_meta.value::integer < excluded.value::integer;

@@ -104,7 +104,9 @@ class Call:
     def check(self) -> None:
         """Raise CallCut if the call was cut."""
         if self._reason is not None:
-            raise CallCut(self._reason, f"call cut: {self._reason.value}")
+            # users read the first in errorMsg, whatever was done: a call, a delivery, work on a file
+            detail = "not done in time" if self._reason is CutReason.TIMEOUT else f"call cut: {self._reason.value}"
+            raise CallCut(self._reason, detail)
 
 
 class Executor(Protocol):

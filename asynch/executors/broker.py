@@ -75,6 +75,7 @@ class BrokerExecutor:
 
 @contextmanager
 def _connected(url: str) -> Iterator[Connection]:
+    from amqp.exceptions import MessageNacked
     from kombu import Connection
     from kombu.exceptions import KombuError
 
@@ -85,6 +86,9 @@ def _connected(url: str) -> Iterator[Connection]:
             yield connection
         finally:
             connection.release()
+    except MessageNacked as exc:  # in none of the library's families of errors
+        detail = "the broker did not take the message: its queue may be full"
+        raise ExecutorError(ErrorCode.MODEL_CONNECTION, detail, transient=True) from exc
     except (KombuError, *connection.connection_errors, *connection.channel_errors) as exc:
         raise ExecutorError(ErrorCode.MODEL_CONNECTION, f"the broker: {_said(exc, url)}", transient=True) from exc
 

@@ -224,9 +224,11 @@ def add_tags(conn: Connection, action: Row, output: Any) -> None:
         files.add_tags(conn, tenant_id=action["tenant_id"], file_id=action["file_id"], tags=tags, most=MOST_TAGS)
 
 
-def action_document(row: Row) -> Mapping[str, Any]:
-    """An action as the readers of its file see it."""
-    status = row["status"]
+def action_document(row: Row, *, for_admin: bool) -> Mapping[str, Any]:
+    """An action as the readers of its file see it; others than admins see whose a URL is, and not what opens it."""
+    status, target = row["status"], row["target_url"]
+    if row["execute_mode"] == WEBHOOK and not for_admin:
+        target = callbacks.receiver_of(target)
     if status == "pending" and row["state"] is not None:
         failed = row["final"] and row["state"] in (State.FAILED, State.CANCELLED)
         status = "failed" if failed else "processing" if row["state"] == State.RUNNING else "pending"
@@ -236,10 +238,11 @@ def action_document(row: Row) -> Mapping[str, Any]:
         "version": row["version"],
         "name": row["action_name"],
         "mode": row["execute_mode"],
-        "target": row["target_url"],
+        "target": target,
         "status": status,
         "output": row["output"],
-        "error": row["error_msg"] or (row["task_error"] or "" if status == "failed" else ""),
+        "error": row["error_msg"] or (row["task_error"] or "" if status in ("failed", "pending") else ""),
         "created_at": row["created_at"],
+        "due_at": row["due_at"] if status == "pending" else None,
         "completed_at": row["completed_at"],
     }

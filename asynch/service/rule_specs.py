@@ -43,7 +43,7 @@ class Checks:
         What it said before is not looked at again, so that a rule can be turned off whose model is gone; when it
         is turned on, its target is.
         """
-        mistakes = [*_condition(spec), *_strategy(spec)]
+        mistakes = [*_condition(spec), *_strategy(spec), *self._waiting(spec)]
         if spec.after_id is not None and (self.former is None or spec.after_id != self.former.after_id):
             mistakes += self._after(spec.after_id)
         if self._has_new_target(spec):
@@ -54,6 +54,13 @@ class Checks:
         if mistakes:
             raise InvalidInput(mistakes)
         return spec
+
+    def _waiting(self, spec: RuleSpec) -> Iterator[Mistake]:
+        """A processor and a model answer themselves: nobody is told where a result may be posted."""
+        if not spec.await_result or spec.execute_mode != PROCESSOR:
+            return
+        if self.former is None or (self.former.await_result, self.former.execute_mode) != (True, PROCESSOR):
+            yield Mistake("#/awaitResult", "only executeMode 1 and 2 wait for a result that is posted")
 
     def _has_new_target(self, spec: RuleSpec) -> bool:
         former = self.former

@@ -12,7 +12,7 @@ from asynch.errors import UserError
 from asynch.secretbox import SecretBox
 from asynch.store import workers
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 #: The fact that tells whether keys fit.
 CANARY = "secret_canary"
 #: Key of the advisory lock that lets one host migrate at a time.

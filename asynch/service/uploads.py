@@ -189,8 +189,9 @@ class Uploads:
             told["error"] = row["error_msg"] or row["task_error"] or "the upload failed"
         return told
 
-    def file(self, tenant_id: int, file_id: int) -> dict[str, Any]:
+    def file(self, asker: Principal, file_id: int) -> dict[str, Any]:
         """A file and what was made of it. NotFound."""
+        tenant_id = asker.tenant_id
         with db.connection(self.pool) as conn:
             # In this order: what an action that has ended left behind is there too.
             acts = action_store.list_actions(conn, tenant_id=tenant_id, file_id=file_id)
@@ -199,7 +200,7 @@ class Uploads:
         if row is None:
             raise NotFound("There is no such file.")
         derived = [file_document(self.storage, child) for child in children]
-        done = [actions.action_document(act) for act in acts]
+        done = [actions.action_document(act, for_admin=asker.is_admin) for act in acts]
         return file_document(self.storage, row) | {"derived": derived, "actions": done}
 
 

@@ -15,7 +15,9 @@ WHERE a.tenant_id = %(tenant_id)s AND a.id = %(id)s FOR UPDATE
 
 -- list_actions --
 -- Of one file, the oldest first, with what their tasks say.
-SELECT a.*, t.state, t.final, t.phase, t.progress, t.error_msg AS task_error
+SELECT a.*, t.state, t.final, t.phase, t.progress, t.error_msg AS task_error,
+       CASE WHEN t.state = 0 AND t.enqueue_at > now() THEN t.enqueue_at
+            WHEN t.state = 3 AND NOT t.final THEN t.wake_at END AS due_at
 FROM asynch_action a LEFT JOIN asynch_task t ON t.tenant_id = ~a.tenant_id AND t.id = a.id
 WHERE a.tenant_id = %(tenant_id)s AND a.file_id = %(file_id)s ORDER BY a.id LIMIT 1000
 
@@ -24,9 +26,9 @@ SELECT a.rule_id, a.version, a.output, a.made FROM asynch_action a
 WHERE a.tenant_id = %(tenant_id)s AND a.file_id = %(file_id)s AND a.status = 'completed' ORDER BY a.id
 
 -- end_action --
--- An output that was posted before its end stays.
+-- What was posted before its end stays.
 UPDATE asynch_action a
-SET status = %(status)s, error_msg = %(error_msg)s, output = coalesce(%(output)s::jsonb, a.output), completed_at = now(),
+SET status = %(status)s, error_msg = coalesce(nullif(%(error_msg)s, ''), a.error_msg), output = coalesce(%(output)s::jsonb, a.output), completed_at = now(),
     deadline = NULL, made = %(made)s
 WHERE a.tenant_id = %(tenant_id)s AND a.id = %(id)s AND a.status IN ('pending', 'awaiting')
 

@@ -153,7 +153,11 @@ INSERT INTO asynch_unneeded (key) SELECT unnest(%(keys)s::text[]) ON CONFLICT DO
 
 -- left_unneeded --
 SELECT u.key FROM asynch_unneeded u
-WHERE u.created_at < now() - make_interval(secs => %(older_s)s) ORDER BY u.created_at LIMIT %(most)s
+WHERE u.created_at < now() - make_interval(secs => %(older_s)s) AND (u.due_at IS NULL OR u.due_at <= now())
+ORDER BY coalesce(u.due_at, u.created_at) LIMIT %(most)s
+
+-- defer_unneeded --
+UPDATE asynch_unneeded u SET due_at = now() + make_interval(secs => %(pause_s)s) WHERE u.key = ANY(%(keys)s::text[])
 
 -- forget_unneeded --
 DELETE FROM asynch_unneeded u WHERE u.key = ANY(%(keys)s::text[])

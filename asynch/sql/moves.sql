@@ -169,7 +169,7 @@ WITH orphan AS MATERIALIZED (
     FROM orphan o
     WHERE t.tenant_id = o.tenant_id AND t.id = o.id
     RETURNING t.lane_id, t.state, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task,
-              t.tenant_id, t.id, t.attempt, t.started_at
+              t.tenant_id, t.id, t.attempt, t.started_at, t.error_msg
 ), tried AS (  -- of actions, whose every try is told
     INSERT INTO asynch_action_log (tenant_id, task_id, file_id, rule_id, version, action_name, attempt, outcome, seconds,
         error_msg)
@@ -177,6 +177,10 @@ WITH orphan AS MATERIALIZED (
            extract(epoch FROM now() - m.started_at), 'its worker stopped answering'
     FROM moved m JOIN asynch_action a ON a.tenant_id = ~m.tenant_id AND a.id = m.id
     WHERE m.tenant_id < 0
+), ended AS (
+    UPDATE asynch_action a SET status = 'failed', error_msg = m.error_msg, completed_at = now()
+    FROM moved m
+    WHERE m.state <> 0 AND m.tenant_id < 0 AND a.tenant_id = ~m.tenant_id AND a.id = m.id AND a.status = 'pending'
 ), told AS (
     INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, biz_name, input_ref,
         request_payload, queue_timeout_seconds, wake_at, trace_context)
@@ -237,7 +241,12 @@ WITH moved AS (
           WHERE q.tenant_id = %(tenant_id)s AND q.id = ANY(%(ids)s::bigint[]) AND NOT q.final AND NOT q.cancel_requested
           ORDER BY q.id FOR UPDATE) q
     WHERE t.tenant_id = %(tenant_id)s AND t.id = q.id
-    RETURNING t.id, t.state, t.worker_id, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task
+    RETURNING t.id, t.state, t.worker_id, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task,
+              t.tenant_id, t.error_msg
+), ended AS (
+    UPDATE asynch_action a SET status = 'failed', error_msg = m.error_msg, completed_at = now()
+    FROM moved m
+    WHERE m.state <> 1 AND m.tenant_id < 0 AND a.tenant_id = ~m.tenant_id AND a.id = m.id AND a.status = 'pending'
 ), told AS (
     INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, biz_name, input_ref,
         request_payload, queue_timeout_seconds, wake_at, trace_context)
@@ -260,7 +269,11 @@ WITH due AS MATERIALIZED (
         version = t.version + 1, updated_at = now()
     FROM due d
     WHERE t.tenant_id = d.tenant_id AND t.id = d.id
-    RETURNING t.lane_id, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task
+    RETURNING t.lane_id, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task, t.tenant_id, t.id, t.error_msg
+), ended AS (
+    UPDATE asynch_action a SET status = 'failed', error_msg = m.error_msg, completed_at = now()
+    FROM moved m
+    WHERE m.tenant_id < 0 AND a.tenant_id = ~m.tenant_id AND a.id = m.id AND a.status = 'pending'
 ), told AS (
     INSERT INTO asynch_task (id, tenant_id, parent_id, lane_id, model_name, creator, biz_name, input_ref,
         request_payload, queue_timeout_seconds, wake_at, trace_context)

@@ -15,8 +15,13 @@ def note(conn: Connection, keys: Sequence[str]) -> None:
 
 
 def left(conn: Connection, *, older_s: float, most: int) -> list[str]:
-    """Those that have been there for so long, the oldest first."""
+    """Those that have been there for so long and are not put off, the oldest first."""
     return [r["key"] for r in db.rows(conn, "left_unneeded", older_s=older_s, most=most)]
+
+
+def defer(conn: Connection, keys: Sequence[str], *, pause_s: float) -> None:
+    """They cannot be removed now: the others first."""
+    db.run(conn, "defer_unneeded", keys=list(keys), pause_s=pause_s)
 
 
 def forget(conn: Connection, keys: Sequence[str]) -> None:

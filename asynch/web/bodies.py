@@ -110,7 +110,17 @@ def _detail(error: ErrorDetails) -> str:
         return "required"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])  # without pydantic's "Value error, "
+    told = error.get("ctx", {})
+    if told.get("field_type") == "Value":  # a text that was checked before: pydantic counts its "items"
+        return _length(told)
     return error["msg"]
+
+
+def _length(told: Mapping[str, Any]) -> str:
+    if "max_length" in told:
+        return f"expected at most {told['max_length']} characters"
+    least = told["min_length"]
+    return f"expected at least {least} character{'' if least == 1 else 's'}"
 
 
 def _pointer(path: tuple[str | int, ...]) -> str:
@@ -155,6 +165,16 @@ def _id(value: object) -> object:
     raise ValueError("expected an id: a whole number, or its digits as a string")
 
 
+def _id_or_none(value: object) -> object:
+    """0 for an empty text. No union: of one pydantic tells each member's mistake, at a place of its own."""
+    if value == "":
+        return 0
+    number = _id(value)
+    if number == 0:
+        raise ValueError("expected an id, or an empty text for none")
+    return number
+
+
 def _tenant_id(value: object) -> object:
     return int(value) if isinstance(value, str) and _ID.fullmatch(value) else value
 
@@ -174,6 +194,13 @@ def _flag(value: object) -> object:
 
 Text = Annotated[str, AfterValidator(storable), Pattern(STORABLE)]
 Id = Annotated[int, Field(ge=1, le=INT8_MAX), BeforeValidator(_id), WithJsonSchema(_number_or_digits(1))]
+#: 0: none
+IdOrNone = Annotated[
+    int,
+    Field(ge=0, le=INT8_MAX),
+    BeforeValidator(_id_or_none),
+    WithJsonSchema({"anyOf": [*_number_or_digits(1)["anyOf"], {"const": ""}]}),
+]
 TenantId = Annotated[
     int, Field(ge=0, le=INT8_MAX, strict=True), BeforeValidator(_tenant_id), WithJsonSchema(_number_or_digits(0))
 ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from asynch.domain import callbacks
 from asynch.domain.rules import LONGEST_ITEM, MOST_ITEMS, FileFacts
 from asynch.store.rules import OFF, ON, as_text
-from asynch.web.bodies import INT4_MAX, INT8_MAX, STORABLE, Body, Id, Page, TenantId, Text, said, storable
+from asynch.web.bodies import INT4_MAX, INT8_MAX, STORABLE, Body, Id, IdOrNone, Page, TenantId, Text, said, storable
 from asynch.web.models import LONGEST_CALL_S
 
 MAX_OPTIONS = 4096
@@ -96,7 +96,7 @@ class Fields(Body):
     trigger_condition: Condition | None = None
     retry_strategy: Annotated[Text, Field(max_length=64)] | None = None
     delay_seconds: Annotated[int, Field(ge=0, le=_LONGEST_DELAY_S)] | None = None
-    after: Id | Literal[""] | None = None
+    after: IdOrNone | None = None
     rollout_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     status: Switch | None = None
     await_result: bool | None = None

@@ -9,7 +9,7 @@ from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
 from asynch.service.rules import Rules, Verdict
-from asynch.store.rules import Rule, RuleFilter
+from asynch.store.rules import Rule, RuleFilter, RuleSpec
 from asynch.web import parts
 from asynch.web.auth import caller, named_tenant, principal
 from asynch.web.bodies import read_json, read_query
@@ -75,12 +75,17 @@ def rollback() -> ResponseReturnValue:
     return {"id": str(body.id), "version": _rules().rollback(caller(), body.id, body.version)}
 
 
+def _after(spec: RuleSpec) -> str | None:
+    return None if spec.after_id is None else str(spec.after_id)
+
+
 def _judged(found: Verdict) -> dict[str, Any]:
     rule = found.rule
     return {
         "id": str(rule.id),
         "actionName": rule.spec.action_name,
         "version": rule.version,
+        "after": _after(rule.spec),
         "matches": found.matches,
         "rollout": found.rollout,
         "checks": [check._asdict() for check in found.checks],
@@ -101,7 +106,7 @@ def _shown(rule: Rule) -> dict[str, Any]:
         "targetUrl": spec.target_url,
         "retryStrategy": spec.retry_strategy,
         "delaySeconds": spec.delay_seconds,
-        "after": None if spec.after_id is None else str(spec.after_id),
+        "after": _after(spec),
         "rolloutPercent": spec.rollout_percent,
         "version": rule.version,
         "status": spec.status,

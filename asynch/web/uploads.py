@@ -164,7 +164,7 @@ def upload_socket(task_id: str) -> ResponseReturnValue:
 @bp.get("/<id:identity>")
 def file_document(identity: str) -> ResponseReturnValue:
     """A file, what was made of it, and links that work now."""
-    return parts().uploads.file(principal().tenant_id, number_of(identity))
+    return parts().uploads.file(principal(), number_of(identity))
 
 
 def _answer(received: Received) -> dict[str, Any]:

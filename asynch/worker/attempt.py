@@ -264,7 +264,7 @@ def _after_release(parts: Parts, claim: Claim, why: str) -> None:
 
 
 def _end_cancelled(parts: Parts, claim: Claim, address: str) -> None:
-    parts.completer.write(outcomes.cancelled(parts.terms, claim))
+    parts.completer.write(_with_its_mark(parts, outcomes.cancelled(parts.terms, claim)))
     reach("cancelled")
     _drop_tmp(parts, claim)
     _drop_object(parts, claim, address)

@@ -91,7 +91,7 @@ class Registry:
             case Event.DELIVER:
                 answer = self._answer(outcome)
                 return lambda conn: _complete_action(conn, outcome, answer)
-            case Event.FAIL | Event.GIVE_UP:
+            case Event.FAIL | Event.GIVE_UP | Event.CANCEL:
                 return lambda conn: _fail_action(conn, outcome)
             case _:
                 return None
@@ -215,7 +215,7 @@ def _word(target: str) -> str:
 def _fail_action(conn: Connection, outcome: Outcome) -> list[str]:
     detail = outcome.failure.detail if outcome.failure else ""
     claim = outcome.claim
-    if outcome.event is Event.GIVE_UP:
+    if outcome.event is not Event.FAIL:
         action_store.end_action(conn, tenant_id=claim.owner_id, action_id=claim.id, end=End("failed", detail))
     _log_try(conn, outcome, "failed", detail)
     return []

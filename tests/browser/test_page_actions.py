@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,26 @@ def test_a_delayed_action_waits_and_is_done_when_it_is_due(visit: Visit, photo: 
 
     expect(act(visit.row("photo.jpg"), "Later")).to_contain_text("Waiting", timeout=A_WHILE)
     expect(act(visit.past("photo.jpg"), "Later")).to_contain_text("Done", timeout=A_WHILE)
+
+
+def test_a_delayed_action_says_when_it_is_due(visit: Visit, photo: Path) -> None:
+    rule(visit.live, "Next week", delaySeconds=604_800)
+    visit.choose(photo)
+
+    for row in (visit.row("photo.jpg"), visit.past("photo.jpg")):
+        expect(act(row, "Next week")).to_contain_text("Waiting until ", timeout=A_WHILE)
+        due = datetime.fromisoformat(str(act(row, "Next week").locator("time").get_attribute("datetime")))
+        assert timedelta(days=6.9) < due - datetime.now(UTC) < timedelta(days=7)
+
+
+def test_an_action_that_is_tried_again_says_when_and_why(visit: Visit, photo: Path, receiver: Receiver) -> None:
+    receiver.moods.append(Mood(status=500, body=b"full"))
+    hook(visit.live, "Tell the archive", receiver, retryStrategy="1x@1h")
+    visit.choose(photo)
+
+    shown = act(visit.row("photo.jpg"), "Tell the archive")
+    expect(shown).to_contain_text("Waiting until ", timeout=A_WHILE)
+    expect(shown).to_contain_text("HTTP 500: full")
 
 
 def test_hostile_names_and_tags_of_actions_are_text(visit: Visit, photo: Path, pool: db.Pool) -> None:

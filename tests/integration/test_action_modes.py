@@ -16,16 +16,20 @@ import requests
 from PIL import Image
 
 from asynch import db
+from asynch.cleaner.expire import expire as expire_queue
 from asynch.cleaner.unanswered import unanswered
 from asynch.errors import ExecutorError, UserError
 from asynch.executors.broker import BrokerExecutor, greet
+from asynch.store import workers
+from tests import rows
 from tests.actions import acted, completed, file_of, rule, send, tries
+from tests.database import all_rows
 from tests.live import Live, let_host_work
 from tests.model_server import ModelServer
 from tests.proxy import Proxy
 from tests.receiver import Mood, Receiver
 from tests.rows import until
-from tests.task_api import CLEANER, Api, problem, put_back, working
+from tests.task_api import CLEANER, Api, Hand, problem, put_back, working
 
 BROKER = os.environ.get("TEST_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672/")
 
@@ -51,6 +55,12 @@ def picture() -> bytes:
     made = io.BytesIO()
     Image.effect_noise((90, 60), 60).save(made, "PNG")
     return made.getvalue()
+
+
+def noted(pool: db.Pool) -> tuple[str, str]:
+    """What the row of the only action says, whatever its task does."""
+    (action,) = all_rows(pool, "SELECT status, error_msg FROM asynch_action")
+    return action["status"], action["error_msg"]
 
 
 def asks_model(api: Api, service: ModelServer, options: dict[str, Any], **fields: Any) -> str:
@@ -161,7 +171,7 @@ def test_an_action_whose_model_is_gone_fails(api: Api, dsn: str, picture: bytes,
 
 
 def test_whoever_deletes_a_model_by_force_ends_its_actions(
-    api: Api, dsn: str, picture: bytes, service: ModelServer
+    api: Api, dsn: str, picture: bytes, service: ModelServer, pool: db.Pool
 ) -> None:
     model = api.model("analyst", baseUrl=service.url)
     rule(api, "look", targetUrl="model:analyst", delaySeconds=3600)
@@ -171,6 +181,22 @@ def test_whoever_deletes_a_model_by_force_ends_its_actions(
     assert api.call("DELETE", f"/model/deleteModel?id={model}&force=true").status_code == 200
 
     assert has(api, identity, "failed")
+    assert noted(pool) == ("failed", "cancelled by the user")
+
+
+def test_whoever_deletes_a_model_during_a_call_ends_its_action(
+    api: Api, dsn: str, picture: bytes, service: ModelServer, pool: db.Pool
+) -> None:
+    model = api.model("analyst", baseUrl=service.url)
+    rule(api, "look", targetUrl="model:analyst", options={"hang": True})
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+        until(lambda: has(api, identity, "processing"), 20)
+        assert api.call("DELETE", f"/model/deleteModel?id={model}&force=true").status_code == 200
+        until(lambda: has(api, identity, "failed"), 20)
+        until(lambda: noted(pool) == ("failed", "cancelled by the user"), 20)
+
+    assert [t["outcome"] for t in tries(api)] == ["failed"]
 
 
 def test_a_chain_acts_on_what_its_parent_made(api: Api, dsn: str, service: ModelServer) -> None:
@@ -223,6 +249,52 @@ def test_an_answer_that_names_a_file_leads_to_none(
 
     (message,) = receiver.messages
     assert "url" not in message.told["data"]["action"]["input"]
+
+
+# --- what nobody could begin, or end ---
+
+
+def test_a_receiver_that_is_too_slow_is_told_in_words(api: Api, dsn: str, picture: bytes, receiver: Receiver) -> None:
+    receiver.moods.append(Mood(hangs=True))
+    rule(api, "tell", executeMode=2, targetUrl=f"{receiver.url}/hook", timeoutSeconds=1, retryStrategy="1x@1h")
+    with working(api.live, dsn):
+        completed(api, send(api, picture))
+        until(lambda: len(tries(api)) == 1, 20)
+
+    assert tries(api)[0]["errorMsg"] == "not done in time"
+
+
+def test_an_action_that_waited_too_long_has_failed_at_once(
+    api: Api, dsn: str, picture: bytes, receiver: Receiver, pool: db.Pool
+) -> None:
+    awaiting(api, receiver, delaySeconds=3600)
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+    (action,) = file_of(api, identity)["actions"]
+    rows.bend(pool, [int(action["task_id"])], wake_at=rows.ago(1))
+    assert expire_queue(pool, CLEANER) == 1
+
+    assert noted(pool) == ("failed", "waited longer in the queue than allowed")
+    assert has(api, identity, "failed")
+
+
+def test_an_action_whose_workers_all_died_has_failed_at_once(
+    api: Api, dsn: str, picture: bytes, hand: Hand, pool: db.Pool
+) -> None:
+    rule(api, "thumb", delaySeconds=3600)
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+    task_id = file_of(api, identity)["actions"][0]["task_id"]
+    for died, status in enumerate(("pending", "failed"), 1):
+        rows.bend(pool, [int(task_id)], enqueue_at=rows.ago(1))
+        hand.take(task_id)
+        with db.transaction(pool) as conn:
+            keep = workers.Retention(60.0, 60.0)
+            workers.rescue(conn, workers=[hand.worker.id], host="h", charged=True, max_crashes=2, keep=keep, most=10)
+        assert noted(pool)[0] == status
+        assert len(tries(api)) == died
+
+    assert noted(pool) == ("failed", "every worker that ran it ended abnormally")
 
 
 # --- results that are posted ---
@@ -286,6 +358,22 @@ def test_a_result_may_come_before_its_delivery_is_noted(
 
     (action,) = file_of(api, identity)["actions"]
     assert (action["status"], action["output"]) == ("completed", 5)
+
+
+def test_what_went_wrong_stays_when_it_was_posted_before_its_delivery_is_noted(
+    api: Api, dsn: str, picture: bytes, receiver: Receiver, pool: db.Pool
+) -> None:
+    rule(api, "tell", executeMode=2, targetUrl=f"{receiver.url}/hook", retryStrategy="1x@1s")
+    receiver.moods.append(Mood(status=500))
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+        until(lambda: len(tries(api)) == 1, 20)
+        url = receiver.messages[0].told["data"]["result_url"]
+        assert post_result(api, url, success=False, error="no faces").status_code == 204
+        until(lambda: put_back(pool) or len(receiver.messages) == 2, 20)
+        (action,) = acted(api, identity, 1)["actions"]
+
+    assert (action["status"], action["error"]) == ("completed", "no faces")
 
 
 def test_no_result_in_time_is_a_failure_and_a_late_one_is_refused(
@@ -420,6 +508,30 @@ def test_a_queue_that_is_there_is_taken_as_it_is(api: Api, dsn: str, picture: by
         file = acted(api, completed(api, send(api, picture)), 1)
 
     assert file["actions"][0]["status"] == "completed"
+
+
+@needs_broker
+def test_a_message_that_its_full_queue_does_not_take_is_published_later(
+    api: Api, dsn: str, picture: bytes, topic: str, pool: db.Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    with kombu.Connection(BROKER) as connection:
+        channel = connection.channel()
+        channel.queue_declare(topic, durable=True, auto_delete=False, arguments=full)
+        kombu.Producer(channel, auto_declare=False).publish("in the way", exchange="", routing_key=topic)
+    rule(api, "publish", executeMode=1, targetUrl=topic, retryStrategy="5x@1s")
+    with working(api.live, dsn, broker={"url": BROKER}):
+        identity = completed(api, send(api, picture))
+        until(lambda: len(tries(api)) == 1, 30)
+        with kombu.Connection(BROKER) as connection:
+            assert connection.channel().queue_purge(topic) == 1
+        until(lambda: (put_back(pool) and False) or len(tries(api, outcome="completed")) == 1, 30)
+        acted(api, identity, 1)
+
+    assert tries(api)[-1]["errorMsg"] == "the broker did not take the message: its queue may be full"
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    with kombu.Connection(BROKER) as connection:
+        assert connection.channel().queue_purge(topic) == 1
 
 
 @needs_broker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import datetime
 
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ from tests.actions import acted, completed, file_of, rule, send, tries
 from tests.database import all_rows
 from tests.live import Live, let_host_work
 from tests.receiver import Mood, Receiver
-from tests.rows import until
+from tests.rows import ago, bend, until
 from tests.task_api import Api, put_back, working
 
 
@@ -33,6 +34,10 @@ def picture() -> bytes:
     made = io.BytesIO()
     Image.effect_noise((900, 600), 60).save(made, "PNG")
     return made.getvalue()
+
+
+def seconds_to(time: str, *, since: str) -> float:
+    return (datetime.fromisoformat(time) - datetime.fromisoformat(since)).total_seconds()
 
 
 def test_a_matching_rule_makes_a_derived_file(api: Api, dsn: str, picture: bytes) -> None:
@@ -75,6 +80,20 @@ def test_a_rule_that_is_off_or_came_later_fires_nothing(api: Api, dsn: str, pict
 
     (action,) = file_of(api, identity)["actions"]
     assert (action["name"], action["status"]) == ("later", "pending")
+    assert seconds_to(action["due_at"], since=action["created_at"]) == pytest.approx(3600, abs=1)
+
+
+def test_what_was_fired_is_done_although_its_rule_is_off_or_gone(api: Api, dsn: str, picture: bytes) -> None:
+    off, gone = (rule(api, name, delaySeconds=3600) for name in ("off", "gone"))
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+        assert api.call("PUT", "/preAction/updatePreAction", {"id": off, "status": 9}).status_code == 200
+        assert api.call("DELETE", f"/preAction/deletePreAction?id={gone}").status_code == 200
+        waiting = [int(action["task_id"]) for action in file_of(api, identity)["actions"]]
+        bend(api.live.parts.pool, waiting, enqueue_at=ago(1))
+        file = acted(api, identity, 2)
+
+    assert [action["status"] for action in file["actions"]] == ["completed", "completed"]
 
 
 def test_derived_files_fire_only_rules_that_opt_in(api: Api, dsn: str, picture: bytes) -> None:
@@ -141,9 +160,13 @@ def test_an_action_is_tried_as_its_strategy_says(
     with working(api.live, dsn):
         identity = completed(api, send(api, picture))
         until(lambda: len(tries(api)) == 1, 20)
+        (failed,) = file_of(api, identity)["actions"]
         until(lambda: put_back(pool) or len(tries(api)) == 2, 20)
         file = acted(api, identity, 1)
 
+    assert (failed["status"], failed["error"]) == ("pending", "HTTP 500")
+    assert (file["actions"][0]["error"], file["actions"][0]["due_at"]) == ("", None)
+    assert seconds_to(failed["due_at"], since=tries(api)[-1]["createdAt"]) == pytest.approx(1, abs=0.5)
     assert file["actions"][0]["status"] == "completed"
     assert [t["outcome"] for t in tries(api)] == ["completed", "failed"]
 
@@ -156,6 +179,17 @@ def test_a_processor_that_cannot_leaves_its_reason(api: Api, dsn: str) -> None:
     assert file["actions"][0]["status"] == "failed"
     assert "no picture" in file["actions"][0]["error"]
     assert file["derived"] == []
+
+
+def test_only_admins_see_the_whole_url_of_a_receiver(api: Api, dsn: str, picture: bytes, receiver: Receiver) -> None:
+    url = f"{receiver.url}/hook?token=planted"
+    rule(api, "tell", executeMode=2, targetUrl=url)
+    with working(api.live, dsn):
+        identity = completed(api, send(api, picture))
+        acted(api, identity, 1)
+
+    assert file_of(api, identity)["actions"][0]["target"] == url
+    assert file_of(api.of(0, "user"), identity)["actions"][0]["target"] == receiver.url
 
 
 def test_another_tenants_rules_fire_nothing(api: Api, dsn: str, picture: bytes) -> None:

@@ -718,14 +718,64 @@ def test_objects_left_over_go_and_are_forgotten(pool: db.Pool, tmp_path: Path) -
     assert [row["key"] for row in all_rows(pool, "SELECT key FROM asynch_unneeded")] == ["new"]
 
 
-def test_objects_that_cannot_be_removed_are_kept_in_mind(pool: db.Pool) -> None:
-    class Down:
-        def delete(self, address: str) -> None:
+ROOMY = replace(TERMS, batch=100)
+
+
+class Keeping:
+    """A store that keeps some objects, or fails for each, and counts the tries."""
+
+    def __init__(self, *kept: str, is_down: bool = False) -> None:
+        self.kept, self.is_down = kept, is_down
+        self.tried: list[str] = []
+
+    def delete(self, address: str) -> None:
+        self.tried.append(address)
+        if self.is_down or address in self.kept:
             raise StorageError(f"no {address}")
 
-    with db.connection(pool) as conn:
-        store_unneeded.note(conn, ["a"])
-        conn.execute("UPDATE asynch_unneeded SET created_at = now() - interval '2 minutes'")
 
-    assert unneeded(pool, TERMS, cast(Storage, Down())) == 0
-    assert [row["key"] for row in all_rows(pool, "SELECT key FROM asynch_unneeded")] == ["a"]
+def left_over(pool: db.Pool, *keys: str) -> None:
+    """Objects that nobody needs, each a little younger than the one before."""
+    with db.connection(pool) as conn:
+        store_unneeded.note(conn, keys)
+        for place, key in enumerate(keys):
+            age_s = 3600 - place
+            conn.execute(
+                "UPDATE asynch_unneeded SET created_at = now() - make_interval(secs => %s) WHERE key = %s", (age_s, key)
+            )
+
+
+def known_unneeded(pool: db.Pool) -> list[str]:
+    return [row["key"] for row in all_rows(pool, "SELECT key FROM asynch_unneeded ORDER BY key")]
+
+
+def test_an_object_that_can_never_be_removed_holds_up_none_behind_it(pool: db.Pool) -> None:
+    left_over(pool, "a", "b", "c", "d", "e", "f", "g")
+    store = Keeping("a", "b", "d", "e")
+    assert unneeded(pool, ROOMY, cast(Storage, store)) == 3
+    assert known_unneeded(pool) == ["a", "b", "d", "e"]
+
+    with db.connection(pool) as conn:
+        conn.execute("UPDATE asynch_unneeded SET due_at = now()")
+    store.kept = ()
+    assert unneeded(pool, ROOMY, cast(Storage, store)) == 4
+    assert known_unneeded(pool) == []
+
+
+def test_objects_that_cannot_be_removed_wait_their_turn(pool: db.Pool) -> None:
+    left_over(pool, "a", "b", "c", "d", "e")
+    store = Keeping("a", "b", "c", "d")
+
+    assert unneeded(pool, ROOMY, cast(Storage, store)) == 0
+    assert unneeded(pool, ROOMY, cast(Storage, store)) == 1
+    assert unneeded(pool, ROOMY, cast(Storage, store)) == 0
+    assert store.tried == ["a", "b", "c", "d", "e"]
+
+
+def test_a_store_that_is_down_is_not_tried_for_each_object(pool: db.Pool) -> None:
+    left_over(pool, *(f"k{n}" for n in range(50)))
+    store = Keeping(is_down=True)
+
+    assert unneeded(pool, ROOMY, cast(Storage, store)) == 0
+    assert len(store.tried) == 3
+    assert len(known_unneeded(pool)) == 50

@@ -88,7 +88,7 @@ def test_a_rule_is_told_as_it_was_given(live: Live) -> None:
         "actionName": "covers", "actionType": "media", "uploadId": "cam-1", "scene": "lesson",
         "triggerCondition": {"mime": ["video/*"], "size_gt": "1MiB", "derived": True}, "executeMode": 3,
         "targetUrl": "image.thumbnail", "retryStrategy": "5x@10s..10min", "delaySeconds": 5, "after": create(live, "first"),
-        "rolloutPercent": 25, "status": 9, "awaitResult": True, "timeoutSeconds": 60, "options": {"width": 100},
+        "rolloutPercent": 25, "status": 9, "awaitResult": False, "timeoutSeconds": 60, "options": {"width": 100},
     }  # fmt: skip
     answer = post(live, "createPreAction", given, headers={"X-User-Info": '{"tenantId": 0, "userName": "ann"}'})
 
@@ -273,7 +273,8 @@ def test_every_mistake_is_told_at_its_place(live: Live) -> None:
         ({"status": 0}, "#/status"), ({"status": True}, "#/status"), ({"rolloutPercent": 101}, "#/rolloutPercent"),
         ({"rolloutPercent": -1}, "#/rolloutPercent"), ({"rolloutPercent": 0.5}, "#/rolloutPercent"),
         ({"delaySeconds": 604801}, "#/delaySeconds"), ({"timeoutSeconds": 0}, "#/timeoutSeconds"),
-        ({"awaitResult": 1}, "#/awaitResult"), ({"triggerCondition": []}, "#/triggerCondition"),
+        ({"after": "first"}, "#/after"), ({"after": 0}, "#/after"), ({"after": -1}, "#/after"), ({"after": []}, "#/after"),
+        ({"after": 2**63}, "#/after"), ({"awaitResult": 1}, "#/awaitResult"), ({"triggerCondition": []}, "#/triggerCondition"),
         ({"triggerCondition": "{}"}, "#/triggerCondition"), ({"triggerCondition": {"a\0": 1}}, "#/triggerCondition"),
         ({"triggerCondition": {"name": ["x" * 250] * 100}}, "#/triggerCondition"),
         ({"triggerCondition": {"size_lt": 10**30}}, "#/triggerCondition"), ({"options": {"x": "y" * 4096}}, "#/options"),
@@ -293,6 +294,42 @@ def test_every_mistake_is_told_at_its_place(live: Live) -> None:
 def test_a_wrong_member_is_refused_at_its_place(live: Live, fields: dict[str, Any], pointer: str) -> None:
     assert refused(live, **fields) == {pointer}
     assert post(live, "listPreAction", {}).json()["total"] == 0
+
+
+def test_trying_rules_tells_which_other_must_have_succeeded_before(live: Live) -> None:
+    first = create(live, "first", triggerCondition={"ext": "png"})
+    create(live, "second", after=first)
+
+    told = post(live, "testPreAction", {"file": {"ext": "jpg"}}).json()["list"]
+    assert [(rule["after"], rule["matches"]) for rule in told] == [(None, False), (first, True)]
+
+
+def test_only_who_is_told_where_to_post_a_result_can_be_waited_for(live: Live, pool: db.Pool) -> None:
+    assert refused(live, awaitResult=True) == {"#/awaitResult"}
+    rule = create(live, **TOPIC, awaitResult=True)
+    assert get(live, rule)["awaitResult"] is True
+    assert pointers(change(live, rule, **COVER)) == {"#/awaitResult"}
+
+    assert changed(live, rule, **COVER, awaitResult=False) == 2
+    assert pointers(change(live, rule, awaitResult=True)) == {"#/awaitResult"}
+
+
+def test_a_rule_of_before_that_waits_for_nothing_can_be_turned_off(live: Live, pool: db.Pool) -> None:
+    rule = create(live)
+    with db.connection(pool) as conn:
+        conn.execute("UPDATE asynch_pre_action SET await_result = true")
+
+    assert changed(live, rule, status=9) == 2
+    assert changed(live, rule, awaitResult=False) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "detail"), [("", "expected at least 1 character"), ("x" * 129, "expected at most 128 characters")]
+)
+def test_the_length_of_a_text_is_told_in_characters(live: Live, name: str, detail: str) -> None:
+    answer = post(live, "createPreAction", {**COVER, "actionName": name})
+
+    assert [error["detail"] for error in answer.json()["errors"]] == [detail]
 
 
 def test_a_condition_cannot_break_out_of_its_statement(live: Live) -> None:
@@ -389,7 +426,7 @@ def test_a_stored_file_is_told_each_condition(live: Live, pool: db.Pool) -> None
     (told,) = post(live, "testPreAction", {"identity": identity}).json()["list"]
 
     assert told == {
-        "id": rule, "actionName": "r", "version": 1, "matches": False, "rollout": True,
+        "id": rule, "actionName": "r", "version": 1, "after": None, "matches": False, "rollout": True,
         "checks": [
             {"operator": "uploadId", "wanted": "cam-2", "found": "cam-1", "holds": False},
             {"operator": "scene", "wanted": "lesson", "found": "lesson", "holds": True},

@@ -1,7 +1,7 @@
 /** What rules do with a file, and its tags, as lists below its name. All of it was written by others: it is text. */
 
 import { showName, showPicture } from "./preview.js";
-import { plain, shown, size, wordOf } from "./words.js";
+import { plain, shown, size, time, wordOf } from "./words.js";
 
 // More of them would push the other files off the screen.
 const MOST_OPEN = 4;
@@ -34,6 +34,7 @@ function showAct(node, action, file) {
   node.dataset.status = action.status;
   say(node.querySelector(".title"), shown(action.name, "action"));
   say(node.querySelector(".word"), wordOf(action.status));
+  showDue(node.querySelector(".due"), action.due_at);
   say(node.querySelector(".why"), plain(action.error));
   const made = file.derived.find((derived) => derived.identity === action.output?.identity);
   const product = node.querySelector(".product");
@@ -44,6 +45,13 @@ function showAct(node, action, file) {
     say(product.querySelector(".hint"), size(made.stored_size));
   }
   say(node.querySelector(".output"), made || action.output == null ? "" : outputOf(action.output));
+}
+
+/** When a delayed action begins, or a failed one is tried again. */
+function showDue(place, due) {
+  place.hidden = !due;
+  if (!due || place.firstElementChild?.dateTime === due) return;
+  place.replaceChildren(" until ", time(due));
 }
 
 /** Another file may have had the same content before: then it is that one, and not below this. */

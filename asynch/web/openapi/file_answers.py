@@ -140,6 +140,7 @@ class ActionTold(_Told):
     output: Anything
     error: str
     created_at: Time
+    due_at: Time | None
     completed_at: Time | None
 
 

@@ -68,6 +68,7 @@ class RuleJudged(Answer):
     id: IdText
     action_name: str
     version: int
+    after: IdText | None
     matches: bool
     rollout: bool | None
     checks: list[ConditionChecked]
