@@ -247,9 +247,7 @@ def farming(dsn: str, home: Path, *, sections: Mapping[str, Any] | None = None, 
         farm = Farm(dsn, home, pool, live, model, chosen, worker_dsn)
         try:
             yield farm
-        except BaseException:
-            for number, worker in enumerate(farm.workers):
-                print(f"--- worker {number} (pid {worker.pid})\n{worker.tail()}")
-            raise
         finally:
             farm.kill_workers()
+            for number, worker in enumerate(farm.workers):  # shown where a test has failed
+                print(f"--- worker {number} (pid {worker.pid})\n{worker.tail()}")
