@@ -42,11 +42,6 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 @dataclass
 class Visit:
     """One person at the page, in a profile of their own."""

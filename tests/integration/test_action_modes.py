@@ -30,11 +30,6 @@ from tests.task_api import CLEANER, Api, problem, put_back, working
 BROKER = os.environ.get("TEST_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672/")
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 @pytest.fixture(autouse=True)
 def host(live: Live) -> None:
     let_host_work(live.parts)

@@ -19,11 +19,6 @@ URL = "http://service.example:8080/v1"
 RULE = BreakerRule(least=4)
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def tell(pool: db.Pool, calls: int, failures: int, *, tenant: int = TENANT, url: str = URL) -> Breaker:
     with db.transaction(pool) as conn:
         tell_breakers(conn, {(tenant, url): (calls, failures)}, RULE)

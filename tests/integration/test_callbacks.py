@@ -28,11 +28,6 @@ SYSTEM = ~0
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def model() -> Iterator[ModelServer]:
     with ModelServer() as running:
         yield running

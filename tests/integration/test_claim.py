@@ -39,11 +39,6 @@ SESSIONS = 8
 TASKS = 60  #: a lane
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 class Calls:
     """Counts what runs, independently of the database."""
 

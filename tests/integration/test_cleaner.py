@@ -60,11 +60,6 @@ BROKEN = ExecutorError(ErrorCode.MODEL_HTTP_ERROR, "500", transient=True, http_s
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def storage(tmp_path: Path) -> LocalStorage:
     return LocalStorage(
         tmp_path / "files", base_url="http://127.0.0.1", signing_key=b"k" * 32, url_ttl_s=60, public_base_url=""

@@ -29,11 +29,6 @@ KEY = Fernet.generate_key().decode()
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def closed_port() -> Iterator[int]:
     """A port that nobody else gets and that refuses connections."""
     with socket.socket() as holder:

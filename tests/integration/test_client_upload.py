@@ -21,11 +21,6 @@ PNG = b"\x89PNG\r\n\x1a\n" + os.urandom(3_000_000)
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def line(api: Api) -> Iterator[Proxy]:
     host = urlsplit(api.live.url)
     with Proxy((host.hostname or "", host.port or 0)) as proxy:

@@ -23,11 +23,6 @@ Answer = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def model() -> Iterator[ModelServer]:
     with ModelServer() as running:
         yield running

@@ -24,11 +24,6 @@ TERMS = outcomes.Terms("tests", 60.0, 60.0)
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def lost() -> threading.Event:
     return threading.Event()
 

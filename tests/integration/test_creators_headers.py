@@ -29,11 +29,6 @@ EVA = json.dumps({"tenantId": 0, "userName": "eva", "role": "admin"})
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def storage_section(uploads: UploadService) -> dict[str, Any]:
     places = {"upload_url": f"{uploads.url}/upload", "delete_url": f"{uploads.url}/files"}
     return {"backend": "http", "http": places}

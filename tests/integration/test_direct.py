@@ -24,11 +24,6 @@ from tests.task_api import CLEANER, NOWHERE, Api, problem, working
 PNG = b"\x89PNG\r\n\x1a\n" + os.urandom(150_000)
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 @pytest.fixture(params=["local", "minio"])
 def shop(request: pytest.FixtureRequest, make_parts: MakeParts) -> Iterator[tuple[Api, dict[str, Any]]]:
     """A server on each storage that takes files directly, and the settings a worker needs to share it."""

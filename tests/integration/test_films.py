@@ -17,11 +17,6 @@ from tests.rows import until
 from tests.task_api import Api, working
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 @pytest.fixture(autouse=True)
 def host(live: Live) -> None:
     let_host_work(live.parts)

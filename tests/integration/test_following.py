@@ -24,6 +24,11 @@ SOON = {"retry_after": 0}
 life = test_worker_life.life  #: a worker of this module's own
 
 
+@pytest.fixture
+def dsn(own_dsn: str) -> str:
+    return own_dsn
+
+
 def later(**steer: Any) -> dict[str, Any]:
     return {"later": {**SOON, **steer}}
 

@@ -31,11 +31,6 @@ KEEP = workers.Retention(failed_s=60.0, queue_timeout_s=60.0)
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def me(dsn: str) -> Iterator[Worker]:
     with worker(dsn) as registered:
         yield registered

@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -24,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from asynch import db
 from asynch.service import keys, survey
 from asynch.store import survey as store
-from tests.database import run_on
+from tests.database import database
 from tests.integration.test_cli import refused
 from tests.integration.test_supervisor import REPOSITORY, clean_environ
 from tests.live import KEY, Live, MakeParts, parts_on, serving
@@ -38,11 +37,6 @@ PROXIED = {"X-Forwarded-For": "203.0.113.5"}
 
 #: name to label sets and values
 Scrape = dict[str, list[tuple[dict[str, str], float]]]
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 def parsed(text: str) -> Scrape:
@@ -121,10 +115,8 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene_dsn(server_dsn: str, template: str) -> Iterator[str]:
-    name = f"asynch_test_{uuid.uuid4().hex[:12]}"
-    run_on(server_dsn, "CREATE DATABASE {} TEMPLATE {}", name, template)
-    yield make_conninfo(server_dsn, dbname=name)
-    run_on(server_dsn, "DROP DATABASE {} WITH (FORCE)", name)
+    with database(server_dsn, template) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

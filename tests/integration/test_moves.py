@@ -56,11 +56,6 @@ PLACES: list[Place] = [
 ]
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def runs(place: Place) -> bool:
     return place[0] is State.RUNNING
 

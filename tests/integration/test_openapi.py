@@ -34,11 +34,6 @@ COMMON = {
 }
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 @pytest.fixture(scope="module")
 def app(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     """What is told is the same for all tests, and takes longer to make than most of them."""

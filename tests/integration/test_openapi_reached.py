@@ -26,11 +26,6 @@ from tests.task_api import Hand
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def stage(make_parts: MakeParts, pool: db.Pool, dsn: str) -> Iterator[Stage]:
     with serving(make_parts(auth={"mode": "apikey"})) as live, rows.worker(dsn) as worker:
         team = cast_on(live, pool)

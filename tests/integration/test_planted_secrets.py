@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import jwt
-import pytest
 import requests
 import yaml
 from cryptography.fernet import Fernet
@@ -189,11 +188,6 @@ def user_info(**more: Any) -> str:
 def token() -> str:
     claims = {"iss": "i", "aud": "a", "exp": int(time()) + 600, "tenantId": TENANT, "sub": "eva", "role": "admin"}
     return jwt.encode(claims, PLANTED["jwt-shared-secret-of-32-bytes"], "HS256")
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 def test_the_search_would_find_a_secret() -> None:

@@ -24,11 +24,6 @@ from tests.task_api import TERMS, Api, Hand, problem, working
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def running(api: Api, hand: Hand) -> Claim:
     """A task whose model is being called."""
     api.model()

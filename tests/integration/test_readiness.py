@@ -28,11 +28,11 @@ def ear(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def bare_dsn(emptied_dsn: str) -> Iterator[str]:
+def bare_dsn(dsn: str) -> Iterator[str]:
     """A place in the database where no schema is yet."""
-    with psycopg.connect(emptied_dsn, autocommit=True) as conn:
+    with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute("CREATE SCHEMA bare")
-        yield f"{emptied_dsn} options='-c search_path=bare'"
+        yield f"{dsn} options='-c search_path=bare'"
         conn.execute("DROP SCHEMA bare CASCADE")
 
 
@@ -74,8 +74,8 @@ def test_the_api_is_ready_when_its_database_is(tmp_path: Path, ear: socket.socke
         assert ear.recv(100) == b"READY=1"
 
 
-def test_a_worker_asks_for_the_time_its_drain_needs(tmp_path: Path, ear: socket.socket, emptied_dsn: str) -> None:
-    env = environ(tmp_path, emptied_dsn, ASYNCH_WORKER__DRAIN_TIMEOUT="5m")
+def test_a_worker_asks_for_the_time_its_drain_needs(tmp_path: Path, ear: socket.socket, dsn: str) -> None:
+    env = environ(tmp_path, dsn, ASYNCH_WORKER__DRAIN_TIMEOUT="5m")
     with role("worker", {**env, "NOTIFY_SOCKET": ear.getsockname(), "WATCHDOG_USEC": "60000000"}) as worker:
         assert [ear.recv(100), ear.recv(100)] == [b"READY=1", b"WATCHDOG=1"]
 

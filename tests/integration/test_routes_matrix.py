@@ -178,11 +178,6 @@ NAMING = {
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def app(make_parts: MakeParts) -> Flask:
     return create_app(make_parts())
 

@@ -59,6 +59,11 @@ SYSTEM = [found for found in binaries._installations() if not found.movable and 
 
 
 @pytest.fixture
+def dsn(own_dsn: str) -> str:
+    return own_dsn
+
+
+@pytest.fixture
 def blank(server_dsn: str) -> Iterator[str]:
     """A database with nothing in it."""
     name = f"asynch_blank_{uuid.uuid4().hex[:12]}"

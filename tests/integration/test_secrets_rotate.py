@@ -30,11 +30,6 @@ TENANTS = (3, 7)
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def filled(pool: db.Pool) -> db.Pool:
     """A database under the old key: two tenants with a model and five tasks each, one of them without headers."""
     with db.transaction(pool) as conn:

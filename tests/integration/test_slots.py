@@ -27,11 +27,6 @@ from tests.database import all_rows, run_on
 from tests.rows import Worker, add_model, add_task, bend, until, worker
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def slot_locks(pool: db.Pool) -> list[tuple[int, int]]:
     """Every slot that anybody holds, once for each time it is held by a session."""
     found = all_rows(

@@ -30,11 +30,6 @@ from tests.task_api import Api, Hand
 MOST = 40
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 class Server:
     """`asynch api` with two threads, which can be killed and started again on the same port."""
 

@@ -14,11 +14,6 @@ from tests.rows import bend, row_of, until
 from tests.task_api import BODY, Api, Hand, pointers, problem, put_back, working
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def state(api: Api, task_id: str) -> tuple[int, str, bool]:
     told = api.status(task_id)
     return told["state"], told["status"], told["final"]

@@ -28,11 +28,6 @@ ITEM = {
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def done(api: Api, hand: Hand) -> str:
     """A task whose result nobody has fetched."""
     api.model(autoCleanSeconds=3600)

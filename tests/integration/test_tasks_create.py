@@ -17,11 +17,6 @@ from tests.task_api import Api, Hand, pointers, problem, working
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 # The answer
 
 

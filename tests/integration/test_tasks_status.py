@@ -19,11 +19,6 @@ from tests.rows import ago, bend, row_of
 from tests.task_api import Api, Hand, problem
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def know_pace(pool: db.Pool, task_id: str, seconds: float) -> None:
     with db.transaction(pool) as conn:
         tell_pace(conn, {row_of(pool, int(task_id))["lane_id"]: (1, seconds)})

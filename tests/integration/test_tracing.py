@@ -39,11 +39,6 @@ WITHOUT_EXTRA = "import sys; sys.modules['opentelemetry'] = None; from asynch.cl
 CREATION = "POST /task/createTask"
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """The minute in which no further warning is due begins anew."""

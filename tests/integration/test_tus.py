@@ -27,11 +27,6 @@ PNG = b"\x89PNG\r\n\x1a\n" + os.urandom(300_000)
 PIECE = {"Content-Type": "application/offset+octet-stream"}
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 @pytest.fixture(autouse=True)
 def host(live: Live) -> None:
     let_host_work(live.parts)

@@ -31,11 +31,6 @@ from tests.task_api import CLEANER, Api, problem, working
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 @pytest.fixture(autouse=True)
 def host(live: Live) -> None:
     let_host_work(live.parts)

@@ -27,11 +27,6 @@ MULTIPART = "multipart/form-data; boundary=x"
 MOST_ID = 2**63 - 1
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def part(value: bytes, name: str = "file", more: str = "") -> bytes:
     return b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n' % (name.encode(), more.encode(), value)
 

@@ -19,11 +19,6 @@ APP = "https://app.example.com"
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def keyed(make_parts: MakeParts) -> Iterator[Live]:
     """The application with auth mode apikey."""
     with serving(make_parts(auth={"mode": "apikey"})) as running:

@@ -112,11 +112,6 @@ def place() -> Iterator[Issuer]:
         yield running
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def live_with(make_parts: MakeParts, **more: Any) -> Any:
     terms = {"issuer": ISSUER, "audience": AUDIENCE, **more}
     return serving(make_parts(auth={"mode": "jwt", "jwt": terms}))

@@ -35,11 +35,6 @@ DEFAULTS = {
 }
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def create(live: Live, name: str = "m", /, **fields: Any) -> str:
     answer = live.call("POST", "/model/createModel", {"modelName": name, "baseUrl": URL, **fields})
     assert answer.status_code == 200, answer.text

@@ -21,11 +21,6 @@ from tests.rows import bend, until, worker
 from tests.task_api import Api, pointers, problem
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 @pytest.fixture(scope="module")
 def model() -> Iterator[ModelServer]:
     with ModelServer() as running:

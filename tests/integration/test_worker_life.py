@@ -132,6 +132,11 @@ def living(
         assert not thread.is_alive()
 
 
+@pytest.fixture
+def dsn(own_dsn: str) -> str:
+    return own_dsn
+
+
 @pytest.fixture(scope="module")
 def life(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     home = tmp_path_factory.mktemp("life")
