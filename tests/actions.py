@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.rows import until
 from tests.task_api import Api
+from tests.waiting import until
 
 
 def rule(api: Api, name: str, **fields: Any) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from time import monotonic
 from typing import Any
 
 from psycopg import sql
@@ -182,11 +180,3 @@ def save(pool: db.Pool, task_id: int, *, tmp_host: str = HOST) -> None:
         tmp_host=tmp_host,
         oss_file=f"k/{task_id}",
     )
-
-
-def until(condition: Callable[[], object], most_s: float = 10.0) -> None:
-    """Return as soon as the condition holds; AssertionError after `most_s`."""
-    end, pause = monotonic() + most_s, threading.Event()
-    while not condition():
-        assert monotonic() < end, "the condition never came true"
-        pause.wait(0.01)

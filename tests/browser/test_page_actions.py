@@ -12,7 +12,7 @@ from asynch.service import keys
 from tests.browser.conftest import MakeVisit, Visit
 from tests.live import Live
 from tests.receiver import Mood, Receiver
-from tests.rows import until
+from tests.waiting import until
 
 A_WHILE = 20_000  #: ms
 #: Each look at a file counts; it is open until the page has had the answer.

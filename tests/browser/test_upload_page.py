@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from asynch import db
 from asynch.service import keys
 from tests.browser.conftest import MakeVisit, Visit
-from tests.rows import until
+from tests.waiting import until
 
 A_WHILE = 20_000  #: ms
 LARGE = 2_000_000

@@ -6,12 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
 from typing import Any, TypeVar
 
 import yaml
@@ -23,6 +21,7 @@ from asynch.web import Parts
 from tests.chaos.hosts import Host
 from tests.live import KEY, Live, serving
 from tests.model_server import ModelServer
+from tests.waiting import until
 
 T = TypeVar("T")
 
@@ -32,15 +31,6 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
     "cleaner": {"interval": 1},
 }
 _LOG_TAIL = 40
-
-
-def until(condition: Callable[[], T], most_s: float = 20.0, *, what: str = "the condition") -> T:
-    """What the condition gives as soon as that is true; AssertionError after `most_s`."""
-    end, pause = monotonic() + most_s, threading.Event()
-    while not (found := condition()):
-        assert monotonic() < end, f"{what} did not come true in {most_s:g} s"
-        pause.wait(0.01)
-    return found
 
 
 @dataclass

@@ -12,7 +12,8 @@ from contextlib import suppress
 import requests
 import yaml
 
-from tests.chaos.farm import Farm, until
+from tests.chaos.farm import Farm
+from tests.waiting import until
 
 
 class Server:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from asynch.domain.states import State
-from tests.chaos.farm import Farm, until
+from tests.chaos.farm import Farm
 from tests.chaos.invariants import check_invariants
 from tests.proxy import Proxy
+from tests.waiting import until
 
 
 def test_models_go_on_while_the_store_is_down_and_nothing_is_called_twice(s3_farm: Farm, store_line: Proxy) -> None:

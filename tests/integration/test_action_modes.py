@@ -24,8 +24,8 @@ from tests.live import Live, let_host_work
 from tests.model_server import ModelServer
 from tests.proxy import Proxy
 from tests.receiver import Mood, Receiver
-from tests.rows import until
 from tests.task_api import CLEANER, Api, problem, put_back, working
+from tests.waiting import until
 
 BROKER = os.environ.get("TEST_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672/")
 

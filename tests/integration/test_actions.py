@@ -14,8 +14,8 @@ from tests.actions import acted, completed, file_of, rule, send, tries
 from tests.database import all_rows
 from tests.live import Live, let_host_work
 from tests.receiver import Mood, Receiver
-from tests.rows import until
 from tests.task_api import Api, put_back, working
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)

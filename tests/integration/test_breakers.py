@@ -13,7 +13,8 @@ from asynch.store.limits import Breaker, BreakerRule, find_breaker, tell_breaker
 from asynch.store.queue import Failure, Outcome, Permit, Saved, lanes_named
 from asynch.worker.breakers import Breakers, verdict
 from tests.database import all_rows
-from tests.rows import TENANT, a_claim, add_model, until
+from tests.rows import TENANT, a_claim, add_model
+from tests.waiting import until
 
 URL = "http://service.example:8080/v1"
 RULE = BreakerRule(least=4)

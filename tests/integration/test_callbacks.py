@@ -21,8 +21,9 @@ from tests.database import all_rows
 from tests.live import MakeParts, serving
 from tests.model_server import ModelServer
 from tests.receiver import Mood, Receiver
-from tests.rows import ago, bend, until
+from tests.rows import ago, bend
 from tests.task_api import CLEANER, TERMS, Api, Hand, pointers, problem, put_back, working
+from tests.waiting import until
 
 SYSTEM = ~0
 

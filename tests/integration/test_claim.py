@@ -30,9 +30,9 @@ from tests.rows import (
     rows_of,
     save,
     state_of,
-    until,
     worker,
 )
+from tests.waiting import until
 
 TERMS = outcomes.Terms("tests", failed_retention_s=60.0, unfetched_retention_s=60.0)
 SESSIONS = 8

@@ -43,9 +43,9 @@ from tests.rows import (
     rows_of,
     save,
     state_of,
-    until,
     worker,
 )
+from tests.waiting import until
 
 TERMS = Terms(
     interval_s=0.1,

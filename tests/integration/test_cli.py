@@ -22,7 +22,8 @@ from asynch.service import keys, schema
 from asynch.service.keys import KeyRing
 from tests.database import all_rows
 from tests.integration.test_supervisor import REPOSITORY, clean_environ
-from tests.rows import add_model, until
+from tests.rows import add_model
+from tests.waiting import until
 
 Answer = subprocess.CompletedProcess[str]
 KEY = Fernet.generate_key().decode()

@@ -18,9 +18,10 @@ from asynch.store import queue
 from tests.database import all_rows
 from tests.live import KEY, MakeParts, serving
 from tests.model_server import ModelServer
-from tests.rows import add_model, add_task, ago, bend, row_of, save, until, worker
+from tests.rows import add_model, add_task, ago, bend, row_of, save, worker
 from tests.task_api import Api, working
 from tests.upload_service import Mood, UploadService
+from tests.waiting import until
 
 TOKEN = "s3cr3t-of-the-creator"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

@@ -17,9 +17,9 @@ from asynch.storage.http import HttpStorage
 from asynch.storage.minio import MinioStorage
 from asynch.web import Parts
 from tests.live import MakeParts, serving
-from tests.rows import until
 from tests.seaweed import Seaweed
 from tests.task_api import CLEANER, NOWHERE, Api, problem, working
+from tests.waiting import until
 
 PNG = b"\x89PNG\r\n\x1a\n" + os.urandom(150_000)
 

@@ -13,8 +13,8 @@ from PIL import Image, ImageStat
 from asynch import db
 from tests.database import all_rows
 from tests.live import Live, MakeParts, let_host_work, serving
-from tests.rows import until
 from tests.task_api import Api, working
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,8 @@ from tests.integration import test_worker_life
 from tests.integration.test_worker_life import Life, living
 from tests.model_jobs import Job
 from tests.model_server import ModelServer
-from tests.rows import TENANT, add_model, ago, bend, row_of, until
+from tests.rows import TENANT, add_model, ago, bend, row_of
+from tests.waiting import until
 
 SOON = {"retry_after": 0}
 

@@ -16,8 +16,9 @@ import pytest
 from asynch.errors import ErrorCode, ExecutorError
 from asynch.executors import Call
 from asynch.executors.http import HttpExecutor
-from tests.calls import LOOPBACK, failure, open_fds, order, peer, read_request, run, saying, until
+from tests.calls import LOOPBACK, failure, open_fds, order, peer, read_request, run, saying
 from tests.model_server import ModelServer
+from tests.waiting import until
 
 
 @pytest.fixture

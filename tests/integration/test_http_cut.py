@@ -15,20 +15,9 @@ from asynch.errors import CallCut, CutReason
 from asynch.executors import Call
 from asynch.executors.http import HttpExecutor
 from asynch.executors.session import Line, Wire
-from tests.calls import (
-    LOOPBACK,
-    Sink,
-    assert_cut,
-    attempt,
-    cut_at,
-    open_fds,
-    order,
-    peer,
-    read_request,
-    saying,
-    until,
-)
+from tests.calls import LOOPBACK, Sink, assert_cut, attempt, cut_at, open_fds, order, peer, read_request, saying
 from tests.model_server import ModelServer
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -20,20 +20,9 @@ from asynch.errors import ErrorCode
 from asynch.executors import Call
 from asynch.executors.egress import Policy
 from asynch.executors.http import HttpExecutor
-from tests.calls import (
-    LOOPBACK,
-    Names,
-    Sink,
-    assert_cut,
-    cut_at,
-    failure,
-    order,
-    peer,
-    read_request,
-    run,
-    until,
-)
+from tests.calls import LOOPBACK, Names, Sink, assert_cut, cut_at, failure, order, peer, read_request, run
 from tests.model_server import ModelServer
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import pytest
 
 from asynch.errors import ErrorCode
 from asynch.executors.http import HttpExecutor
-from tests.calls import LOOPBACK, failure, order, peer, run, saying, until
+from tests.calls import LOOPBACK, failure, order, peer, run, saying
 from tests.model_bodies import pieces
 from tests.model_server import ModelServer
+from tests.waiting import until
 
 
 @pytest.fixture

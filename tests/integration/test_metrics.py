@@ -29,8 +29,9 @@ from tests.integration.test_supervisor import REPOSITORY, clean_environ
 from tests.live import KEY, Live, MakeParts, parts_on, serving
 from tests.model_server import ModelServer
 from tests.proxy import Proxy
-from tests.rows import add_model, add_task, add_tasks, until
+from tests.rows import add_model, add_task, add_tasks
 from tests.task_api import Api
+from tests.waiting import until
 
 DEPLOY = REPOSITORY / "deploy"
 PROXIED = {"X-Forwarded-For": "203.0.113.5"}

@@ -30,8 +30,8 @@ from tests.integration.test_creators_headers import dump, shapes_of
 from tests.integration.test_routes_matrix import ROUTES, Things
 from tests.integration.test_supervisor import REPOSITORY, clean_environ
 from tests.model_server import ModelServer
-from tests.rows import until
 from tests.upload_service import Mood, UploadService
+from tests.waiting import until
 
 TENANT = 7
 #: each with characters that a URL escapes; none is part of another

@@ -19,8 +19,9 @@ from asynch.worker import outcomes
 from tests.database import all_rows
 from tests.live import Live
 from tests.model_server import ModelServer
-from tests.rows import bend, row_of, until
+from tests.rows import bend, row_of
 from tests.task_api import TERMS, Api, Hand, problem, working
+from tests.waiting import until
 
 
 @pytest.fixture

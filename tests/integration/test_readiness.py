@@ -16,7 +16,7 @@ import requests
 
 from tests.integration.test_cli import environ
 from tests.integration.test_supervisor import REPOSITORY
-from tests.rows import until
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from asynch.service import schema
 from asynch.store import workers
 from tests.database import all_rows, run_on
 from tests.live import KEY
-from tests.rows import until
+from tests.waiting import until
 
 REPOSITORY = Path(asynch.__file__).parents[1]
 OTHER_KEY = "B" * 43 + "="

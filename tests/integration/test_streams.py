@@ -24,8 +24,9 @@ from asynch import db
 from asynch.processes import spawn
 from tests.bench.place import free_port
 from tests.live import KEY
-from tests.rows import bend, until
+from tests.rows import bend
 from tests.task_api import Api, Hand
+from tests.waiting import until
 
 MOST = 40
 

@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from tests.model_server import ModelServer
-from tests.rows import until
+from tests.waiting import until
 
 REPOSITORY = Path(__file__).parents[2]
 GONE_S = 10.0

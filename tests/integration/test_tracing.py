@@ -23,11 +23,12 @@ from tests.integration.test_supervisor import REPOSITORY, clean_environ
 from tests.live import KEY, MakeParts, serving
 from tests.model_server import ModelServer
 from tests.receiver import Mood, Receiver
-from tests.rows import ago, bend, row_of, until
+from tests.rows import ago, bend, row_of
 from tests.seaweed import free_ports
 from tests.task_api import Api, put_back, working
 from tests.upload_service import Mood as UploadMood
 from tests.upload_service import UploadService
+from tests.waiting import until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"

@@ -20,8 +20,8 @@ from asynch import db
 from asynch.incoming import Incoming
 from asynch.worker.sweep import sweep_incoming
 from tests.live import Live, MakeParts, let_host_work, serving
-from tests.rows import until
 from tests.task_api import Api, problem, working
+from tests.waiting import until
 
 PNG = b"\x89PNG\r\n\x1a\n" + os.urandom(300_000)
 PIECE = {"Content-Type": "application/offset+octet-stream"}

@@ -25,8 +25,8 @@ from asynch.incoming import Incoming
 from asynch.worker.sweep import sweep_incoming
 from tests.database import all_rows
 from tests.live import Live, MakeParts, let_host_work, serving
-from tests.rows import until
 from tests.task_api import CLEANER, Api, problem, working
+from tests.waiting import until
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
 

@@ -17,8 +17,8 @@ import requests
 from asynch import db
 from tests.database import all_rows
 from tests.integration.test_web_server import Api as Process
-from tests.integration.test_web_server import until
 from tests.task_api import Api, pointers, problem
+from tests.waiting import until
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
 TUS = {"Tus-Resumable": "1.0.0"}

@@ -26,7 +26,7 @@ from asynch.service.issuer import KeySet
 from asynch.service.tokens import TokenRefused, Verifier, keys_of, read_key_set, static_key
 from tests.calls import peer, read_request
 from tests.live import Live, MakeParts, serving
-from tests.rows import until
+from tests.waiting import until
 
 RSA_KEY, OTHER_KEY = (rsa.generate_private_key(65537, 2048) for _ in range(2))
 EC_KEY = ec.generate_private_key(ec.SECP256R1())

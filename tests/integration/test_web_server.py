@@ -6,10 +6,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 
 import psutil
 import pytest
@@ -19,6 +18,7 @@ from asynch import db, settings
 from asynch.errors import UserError
 from asynch.web import server
 from tests.live import KEY
+from tests.waiting import until
 
 #: a process like `asynch api`, with as little as it takes
 PROGRAM = """
@@ -62,7 +62,9 @@ class Api:
 
     def is_up(self) -> bool:
         assert self.process.poll() is None, "it ended instead of serving"
-        return len(self.workers()) == 2 and requests.get(self.url("/healthz"), timeout=5).ok
+        with suppress(requests.ConnectionError, psutil.NoSuchProcess):
+            return len(self.workers()) == 2 and requests.get(self.url("/healthz"), timeout=5).ok
+        return False
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -79,17 +81,6 @@ class Api:
                 worker.kill()
         self.process.kill()
         self.process.wait()
-
-
-def until(holds: Callable[[], object], most_s: float = 20.0) -> None:
-    """Return as soon as `holds`; AssertionError after `most_s`."""
-    end = monotonic() + most_s
-    while True:
-        with suppress(requests.ConnectionError, psutil.NoSuchProcess):
-            if holds():
-                return
-        assert monotonic() < end, "it never happened"
-        threading.Event().wait(0.05)
 
 
 @pytest.fixture

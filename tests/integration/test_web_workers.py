@@ -8,8 +8,9 @@ from typing import Any
 from asynch import db
 from asynch.store import queue
 from tests.model_server import ModelServer
-from tests.rows import until, worker
+from tests.rows import worker
 from tests.task_api import Api, problem, working
+from tests.waiting import until
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 

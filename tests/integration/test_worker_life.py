@@ -28,8 +28,9 @@ from tests.database import CALLS, all_rows
 from tests.live import KEY, serving
 from tests.model_ledger import Entry
 from tests.model_server import ModelServer
-from tests.rows import TENANT, add_model, add_tasks, ago, bend, row_of, until
+from tests.rows import TENANT, add_model, add_tasks, ago, bend, row_of
 from tests.task_api import Api
+from tests.waiting import until
 
 
 class MoodyStore:
