@@ -5,8 +5,8 @@ import gc
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
-    "tests.clips", "tests.collector", "tests.database", "tests.live", "tests.receiver", "tests.rows", "tests.seaweed", "tests.task_api", "tests.turns",
-    "tests.upload_service",
+    "tests.cleaning", "tests.clips", "tests.collector", "tests.database", "tests.live", "tests.receiver", "tests.seaweed",
+    "tests.task_api", "tests.turns", "tests.upload_service",
 ]  # fmt: skip
 
 # How long a machine with other work takes says nothing about the code; --hypothesis-profile=default looks longer.
