@@ -17,8 +17,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request,
 
 from asynch.storage.local import LocalStorage
 from tests.live import Live, MakeParts, serving
+from tests.programs import free_port
 from tests.proxy import Proxy
-from tests.seaweed import free_ports
 from tests.task_api import Api, working
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
@@ -100,7 +100,7 @@ def make_visit(browser: Browser, make_parts: MakeParts, dsn: str) -> Iterator[Ma
     with ExitStack() as ends:
 
         def make(**sections: Any) -> Visit:
-            (port,) = free_ports(1)
+            port = free_port()
             proxy = ends.enter_context(Proxy(("127.0.0.1", port)))
             origin = f"http://127.0.0.1:{proxy.port}"
             parts = make_parts(server={"public_url": origin}, **sections)

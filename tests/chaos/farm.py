@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from asynch.web import Parts
 from tests.chaos.hosts import Host
 from tests.live import KEY, Live, serving
 from tests.model_server import ModelServer
+from tests.programs import clean_environ
 from tests.waiting import until
 
 T = TypeVar("T")
@@ -112,9 +112,7 @@ class Farm:
         merged = {**self.sections, "data_dir": str(home), "database": {"dsn": dsn or self.worker_dsn or self.dsn}}
         merged["worker"] = {**merged["worker"], "tmp_dir": str(tmp_dir), **worker}
         config.write_text(yaml.safe_dump(merged))
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("ASYNCH_")}
-        if crash_point:
-            environ["CRASH_POINT"] = crash_point
+        environ = clean_environ(**({"CRASH_POINT": crash_point} if crash_point else {}))
         log = self.home / f"worker-{number}.log"
         with log.open("wb") as output:
             argv = [*(host.inside if host else ()), sys.executable, "-m", "asynch", "worker", "--config", str(config)]

@@ -24,10 +24,9 @@ from asynch import db
 from asynch.service import keys, survey
 from asynch.store import survey as store
 from tests.database import database
-from tests.integration.test_cli import refused
-from tests.integration.test_supervisor import REPOSITORY, clean_environ
 from tests.live import KEY, Live, MakeParts, parts_on, serving
 from tests.model_server import ModelServer
+from tests.programs import REPOSITORY, answers, clean_environ, free_port, refused
 from tests.proxy import Proxy
 from tests.rows import add_model, add_task, add_tasks
 from tests.task_api import Api
@@ -86,19 +85,6 @@ def role(name: str, home: Path, dsn: str, **settings: object) -> Iterator[subpro
     finally:
         process.terminate()
         process.wait(20)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=5).ok
-    except requests.ConnectionError:
-        return False
 
 
 # -- a worker and an API that have done a little of everything -----------------------------------------------------

@@ -12,10 +12,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-import requests
 
-from tests.integration.test_cli import environ
-from tests.integration.test_supervisor import REPOSITORY
+from tests.programs import REPOSITORY, answers, environ, free_port
 from tests.waiting import until
 
 
@@ -54,16 +52,8 @@ def role(name: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=5).ok
-    except requests.ConnectionError:
-        return False
-
-
 def test_the_api_is_ready_when_its_database_is(tmp_path: Path, ear: socket.socket, bare_dsn: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     env = environ(tmp_path, bare_dsn)
     with role("api", {**env, "ASYNCH_SERVER__PORT": port, "NOTIFY_SOCKET": ear.getsockname()}):
         until(lambda: answers(f"http://127.0.0.1:{port}/healthz"), 30.0)

@@ -22,8 +22,8 @@ from websockets.sync.client import connect
 
 from asynch import db
 from asynch.processes import spawn
-from tests.bench.place import free_port
 from tests.live import KEY
+from tests.programs import free_port
 from tests.rows import bend
 from tests.task_api import Api, Hand
 from tests.waiting import until

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -17,9 +16,9 @@ import pytest
 import requests
 
 from tests.model_server import ModelServer
+from tests.programs import REPOSITORY, clean_environ
 from tests.waiting import until
 
-REPOSITORY = Path(__file__).parents[2]
 GONE_S = 10.0
 
 
@@ -98,10 +97,6 @@ class Up:
         """End it by a signal; its exit code."""
         self.process.send_signal(number)
         return self.process.wait(40)
-
-
-def clean_environ(**more: str) -> dict[str, str]:
-    return {**{k: v for k, v in os.environ.items() if not k.startswith("ASYNCH_")}, **more}
 
 
 @contextmanager

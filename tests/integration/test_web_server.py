@@ -18,6 +18,7 @@ from asynch import db, settings
 from asynch.errors import UserError
 from asynch.web import server
 from tests.live import KEY
+from tests.programs import REPOSITORY
 from tests.waiting import until
 
 #: a process like `asynch api`, with as little as it takes
@@ -57,7 +58,7 @@ class Api:
                 [sys.executable, "-c", PROGRAM, dsn, str(data_dir), KEY, str(listener.fileno())],
                 pass_fds=[listener.fileno()],
                 stderr=log,
-                cwd=Path(__file__).parents[2],
+                cwd=REPOSITORY,
             )
 
     def is_up(self) -> bool:
