@@ -4,9 +4,9 @@ import gc
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = [
-    "tests.cleaning", "tests.clips", "tests.collector", "tests.database", "tests.live", "tests.receiver", "tests.seaweed",
-    "tests.task_api", "tests.turns", "tests.upload_service",
+pytest_plugins = [  # none before what it imports, else pytest cannot explain its assertions
+    "tests.cleaning", "tests.clips", "tests.collector", "tests.database", "tests.live", "tests.document", "tests.life",
+    "tests.receiver", "tests.seaweed", "tests.task_api", "tests.turns", "tests.upload_service",
 ]  # fmt: skip
 
 # How long a machine with other work takes says nothing about the code; --hypothesis-profile=default looks longer.

@@ -15,7 +15,7 @@ from asynch import db
 from asynch.service import links, progress
 from asynch.store import actions, files
 from asynch.store.actions import NewAction, Try
-from tests.integration.test_routes_matrix import HERE, OWN, RULE, TUS, Cast, Things
+from tests.routes import HERE, OWN, RULE, TUS, Cast, Things
 from tests.task_api import Hand
 from tests.waiting import until
 

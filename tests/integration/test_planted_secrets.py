@@ -26,10 +26,10 @@ from asynch import db
 from asynch.domain import callbacks
 from asynch.service import keys
 from tests.database import run_on
-from tests.integration.test_creators_headers import dump, shapes_of
-from tests.integration.test_routes_matrix import ROUTES, Things
+from tests.leaks import dump, shapes_of
 from tests.model_server import ModelServer
 from tests.programs import REPOSITORY, clean_environ
+from tests.routes import ROUTES, Things
 from tests.upload_service import Mood, UploadService
 from tests.waiting import until
 
