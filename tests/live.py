@@ -101,3 +101,9 @@ def live(make_parts: MakeParts) -> Iterator[Live]:
     """The application with auth mode none and default settings."""
     with serving(make_parts()) as running:
         yield running
+
+
+@pytest.fixture
+def working_host(live: Live) -> None:
+    """See let_host_work."""
+    let_host_work(live.parts)

@@ -19,20 +19,17 @@ from asynch import db
 from asynch.cleaner.unanswered import unanswered
 from asynch.errors import ExecutorError, UserError
 from asynch.executors.broker import BrokerExecutor, greet
-from tests.actions import acted, completed, file_of, rule, send, tries
-from tests.live import Live, let_host_work
+from tests.actions import acted, completed, rule, send, tries
 from tests.model_server import ModelServer
 from tests.proxy import Proxy
 from tests.receiver import Mood, Receiver
+from tests.sending import fetched, file_of
 from tests.task_api import CLEANER, Api, problem, put_back, working
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("working_host")
+
 BROKER = os.environ.get("TEST_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672/")
-
-
-@pytest.fixture(autouse=True)
-def host(live: Live) -> None:
-    let_host_work(live.parts)
 
 
 @pytest.fixture
@@ -184,10 +181,6 @@ def test_a_chain_acts_on_what_its_parent_made(api: Api, dsn: str, service: Model
     asked = file["actions"][2]["output"]
     assert asked["file"]["identity"] == file["identity"]
     assert asked["action"]["input"]["identity"] == file["derived"][-1]["identity"]
-
-
-def fetched(api: Api, url: str) -> bytes:
-    return api.live.call("GET", url.removeprefix("http://127.0.0.1")).content
 
 
 def test_a_rule_that_was_made_after_its_parents_success_fires_when_the_file_comes_again(

@@ -10,17 +10,14 @@ from standardwebhooks import Webhook
 
 from asynch import db
 from asynch.service.actions import MOST_GENERATIONS
-from tests.actions import acted, completed, file_of, rule, send, tries
+from tests.actions import acted, completed, rule, send, tries
 from tests.database import all_rows
-from tests.live import Live, let_host_work
 from tests.receiver import Mood, Receiver
+from tests.sending import file_of
 from tests.task_api import Api, put_back, working
 from tests.waiting import until
 
-
-@pytest.fixture(autouse=True)
-def host(live: Live) -> None:
-    let_host_work(live.parts)
+pytestmark = pytest.mark.usefixtures("working_host")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import requests
 from asynch import db
 from tests.database import all_rows
 from tests.integration.test_web_server import Api as Process
+from tests.sending import incoming
 from tests.task_api import Api, pointers, problem
 from tests.waiting import until
 
@@ -47,10 +47,6 @@ def begin(api: Api, metadata: str = "", length: str = "5") -> requests.Response:
 
 def coded(value: bytes) -> str:
     return base64.b64encode(value).decode()
-
-
-def incoming(api: Api) -> list[str]:
-    return sorted(os.listdir(api.live.parts.settings.tmp_path / ".incoming"))
 
 
 # Texts that cannot be stored
