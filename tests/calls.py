@@ -25,6 +25,12 @@ LOOPBACK = Policy(allow_loopback=True)
 CUT_WITHIN_S = 0.5
 
 
+@pytest.fixture
+def executor() -> HttpExecutor:
+    """One that may call this machine."""
+    return HttpExecutor(LOOPBACK)
+
+
 def order(url: str, payload: Any = None, **changes: Any) -> Order:
     fields: dict[str, Any] = {
         "task_id": "task-1",

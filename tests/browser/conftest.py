@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
 
 from asynch.storage.local import LocalStorage
 from tests.live import Live, MakeParts, serving
@@ -129,3 +129,10 @@ def visit(make_visit: MakeVisit) -> Iterator[Visit]:
     strangers = {urlsplit(request.url).netloc for request in made.requests} - {urlsplit(made.origin).netloc}
     assert strangers == set()
     assert made.wrong == []
+
+
+def sign_in(visit: Visit, secret: str) -> None:
+    """Give the page a key or a token, as a visitor does."""
+    visit.page.get_by_label("API key or token").fill(secret)
+    visit.page.keyboard.press("Enter")
+    expect(visit.page.get_by_label("Choose files", exact=True)).to_be_focused()

@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from asynch import db
 from asynch.service import keys
-from tests.browser.conftest import MakeVisit, Visit
+from tests.browser.conftest import MakeVisit, Visit, sign_in
 from tests.live import Live
 from tests.receiver import Mood, Receiver
 from tests.waiting import until
@@ -103,12 +103,6 @@ def count_files(pool: db.Pool) -> int:
     with db.connection(pool) as conn:
         row = conn.execute("SELECT count(*) AS files FROM asynch_file").fetchone()
         return int(row["files"]) if row else 0
-
-
-def sign_in(visit: Visit, secret: str) -> None:
-    visit.page.get_by_label("API key or token").fill(secret)
-    visit.page.keyboard.press("Enter")
-    expect(visit.page.get_by_label("Choose files", exact=True)).to_be_focused()
 
 
 def hide(page: Page, hidden: bool) -> None:

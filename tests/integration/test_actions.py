@@ -20,13 +20,6 @@ from tests.waiting import until
 pytestmark = pytest.mark.usefixtures("working_host")
 
 
-@pytest.fixture
-def picture() -> bytes:
-    made = io.BytesIO()
-    Image.effect_noise((900, 600), 60).save(made, "PNG")
-    return made.getvalue()
-
-
 def test_a_matching_rule_makes_a_derived_file(api: Api, dsn: str, picture: bytes) -> None:
     rule(api, "thumb", triggerCondition={"mime": "image/*"}, options={"width": 120, "height": 120})
     rule(api, "films only", triggerCondition={"mime": "video/*"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,12 +25,6 @@ from tests.task_api import CLEANER, TERMS, Api, Hand, pointers, problem, put_bac
 from tests.waiting import until
 
 SYSTEM = ~0
-
-
-@pytest.fixture
-def model() -> Iterator[ModelServer]:
-    with ModelServer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -20,12 +20,6 @@ from tests.task_api import Api, working
 
 
 @pytest.fixture
-def model() -> Iterator[ModelServer]:
-    with ModelServer() as running:
-        yield running
-
-
-@pytest.fixture
 def asynch(api: Api) -> Any:
     """Runs a command against the server."""
     return lambda *argv, **options: run(api.live.url, *argv, **options)

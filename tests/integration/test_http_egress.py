@@ -25,17 +25,6 @@ from tests.model_server import ModelServer
 from tests.waiting import until
 
 
-@pytest.fixture
-def model() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-def executor() -> HttpExecutor:
-    return HttpExecutor(LOOPBACK)
-
-
 @pytest.mark.parametrize("policy", [Policy(), Policy.parse(["127.0.0.1"], deny=["127.0.0.0/8"])])
 @pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "localhost"])
 def test_a_blocked_address_is_never_connected_to(model: ModelServer, policy: Policy, host: str) -> None:

@@ -130,12 +130,6 @@ def running(home: Path) -> Iterator[Up]:
         yield one
 
 
-@pytest.fixture
-def model() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
 def result_of(running: Up, task_id: str) -> Any:
     """The item of a task once it is final."""
     item: dict[str, Any] = {}
