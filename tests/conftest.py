@@ -10,7 +10,7 @@ from tests.model_server import ModelServer
 
 pytest_plugins = [  # none before what it imports, else pytest cannot explain its assertions
     "tests.calls", "tests.cleaning", "tests.clips", "tests.collector", "tests.database", "tests.live", "tests.document",
-    "tests.life", "tests.receiver", "tests.seaweed", "tests.task_api", "tests.turns",
+    "tests.life", "tests.receiver", "tests.seaweed", "tests.storages", "tests.task_api", "tests.turns",
     "tests.upload_service",
 ]  # fmt: skip
 
