@@ -10,8 +10,8 @@ from tests.model_server import ModelServer
 
 pytest_plugins = [  # none before what it imports, else pytest cannot explain its assertions
     "tests.calls", "tests.cleaning", "tests.clips", "tests.collector", "tests.database", "tests.live", "tests.document",
-    "tests.life", "tests.receiver", "tests.seaweed", "tests.storages", "tests.task_api", "tests.turns",
-    "tests.upload_service",
+    "tests.life", "tests.receiver", "tests.seaweed", "tests.served", "tests.storages", "tests.task_api",
+    "tests.turns", "tests.upload_service",
 ]  # fmt: skip
 
 # How long a machine with other work takes says nothing about the code; --hypothesis-profile=default looks longer.
