@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.rows import until
+from tests import sending
+from tests.sending import file_of
 from tests.task_api import Api
+from tests.waiting import until
 
 
 def rule(api: Api, name: str, **fields: Any) -> str:
@@ -28,19 +30,7 @@ def completed(api: Api, sent: dict[str, Any]) -> str:
     """The identity of what was sent."""
     if "identity" in sent:
         return str(sent["identity"])
-
-    def told() -> dict[str, Any]:
-        found: dict[str, Any] = api.call("GET", f"/api/file/upload/progress/{sent['task_id']}").json()
-        return found
-
-    until(lambda: told()["status"] in ("completed", "failed"), 30)
-    assert told()["status"] == "completed", told()
-    return str(told()["repository_id"])
-
-
-def file_of(api: Api, identity: str) -> dict[str, Any]:
-    found: dict[str, Any] = api.call("GET", f"/api/file/{identity}").json()
-    return found
+    return str(sending.completed(api, sent["task_id"])["repository_id"])
 
 
 def acted(api: Api, identity: str, count: int) -> dict[str, Any]:

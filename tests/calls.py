@@ -19,9 +19,16 @@ from asynch.errors import CallCut, CutReason, ExecutorError
 from asynch.executors import Call, Order
 from asynch.executors.egress import Policy
 from asynch.executors.http import HttpExecutor
+from tests.waiting import until
 
 LOOPBACK = Policy(allow_loopback=True)
 CUT_WITHIN_S = 0.5
+
+
+@pytest.fixture
+def executor() -> HttpExecutor:
+    """One that may call this machine."""
+    return HttpExecutor(LOOPBACK)
 
 
 def order(url: str, payload: Any = None, **changes: Any) -> Order:
@@ -48,13 +55,6 @@ def failure(executor: HttpExecutor, wanted: Order, out: BinaryIO | None = None) 
     with pytest.raises(ExecutorError) as caught:
         executor.run(wanted, io.BytesIO() if out is None else out, Call(wanted.timeout_s))
     return caught.value
-
-
-def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-    end, pause = monotonic() + timeout_s, threading.Event()
-    while not condition():
-        assert monotonic() < end, "the condition never came true"
-        pause.wait(0.002)
 
 
 def open_fds() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import subprocess
 from collections.abc import Callable
@@ -132,6 +133,14 @@ def endless_film(clips: Path) -> Path:
 def tone(clips: Path) -> Path:
     ffmpeg(*TONE, path := clips / "tone.mp3")
     return path
+
+
+@pytest.fixture(scope="session")
+def picture() -> bytes:
+    """A PNG of noise, 900x600."""
+    made = io.BytesIO()
+    Image.effect_noise((900, 600), 60).save(made, "PNG")
+    return made.getvalue()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A real Postgres for tests: one private server a session, one database a test, copied from a migrated template.
+"""A real Postgres for tests: one private server a session, one database a module or test, copied from a migrated template.
 
 TEST_DATABASE_DSN names another server (as a superuser) to use instead of the private one.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -46,13 +47,42 @@ def template(server_dsn: str) -> Iterator[str]:
     run_on(server_dsn, "DROP DATABASE {} WITH (FORCE)", name)
 
 
-@pytest.fixture
-def dsn(server_dsn: str, template: str) -> Iterator[str]:
-    """A database of this test's own, with the schema in it."""
+@contextmanager
+def database(server_dsn: str, original: str) -> Iterator[str]:
+    """A copy of a database while the block runs; its DSN."""
     name = f"asynch_test_{uuid.uuid4().hex[:12]}"
-    run_on(server_dsn, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    run_on(server_dsn, "CREATE DATABASE {} TEMPLATE {}", name, original)
     yield make_conninfo(server_dsn, dbname=name)
     run_on(server_dsn, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def own_dsn(server_dsn: str, template: str) -> Iterator[str]:
+    """A database of this test's own, with the schema in it."""
+    with database(server_dsn, template) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def module_dsn(server_dsn: str, template: str) -> Iterator[str]:
+    """A database for all tests of a module: making one takes longer than most of them."""
+    with database(server_dsn, template) as made:
+        yield made
+
+
+@pytest.fixture
+def emptied_dsn(module_dsn: str) -> str:
+    """The module's database without a row but those of asynch_meta."""
+    with psycopg.connect(module_dsn, autocommit=True) as conn:
+        tables = conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        conn.execute("; ".join(f"DELETE FROM {name}" for (name,) in tables if name != "asynch_meta").encode())
+    return module_dsn
+
+
+@pytest.fixture
+def dsn(emptied_dsn: str) -> str:
+    """A database without a row; modules and directories whose tests need their own override this with `own_dsn`."""
+    return emptied_dsn
 
 
 @pytest.fixture

@@ -47,7 +47,9 @@ class Live:
         return answer
 
 
-class _Quiet(WSGIRequestHandler):
+class Quiet(WSGIRequestHandler):
+    """Keeps connections, and says nothing of requests."""
+
     protocol_version = "HTTP/1.1"
 
     def log(self, type: str, message: str, *args: Any) -> None:
@@ -57,7 +59,7 @@ class _Quiet(WSGIRequestHandler):
 @contextmanager
 def serving(parts: Parts, port: int = 0) -> Iterator[Live]:
     """Serve an application made of `parts` while the block runs, on a free port if none is given."""
-    server = make_server("127.0.0.1", port, create_app(parts), threaded=True, request_handler=_Quiet)
+    server = make_server("127.0.0.1", port, create_app(parts), threaded=True, request_handler=Quiet)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005})
     thread.start()
     live = Live(f"http://127.0.0.1:{server.server_port}", parts)
@@ -101,3 +103,9 @@ def live(make_parts: MakeParts) -> Iterator[Live]:
     """The application with auth mode none and default settings."""
     with serving(make_parts()) as running:
         yield running
+
+
+@pytest.fixture
+def working_host(live: Live) -> None:
+    """See let_host_work."""
+    let_host_work(live.parts)

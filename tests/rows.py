@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from time import monotonic
 from typing import Any
 
-import psycopg
-import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 from asynch import db
 from asynch.db import Row
@@ -25,54 +19,10 @@ from asynch.store import tasks as store
 from asynch.store.models import ModelSpec, insert_model
 from asynch.store.queue import Claim, Saved, Slot, Target
 from asynch.store.tasks import NewTask
-from tests.database import run_on
 
 TENANT = 1
 HOST = "host-a"  #: a tmp_host
 QUEUE_TIMEOUT_S = 3600.0
-
-
-@pytest.fixture(scope="module")
-def module_dsn(server_dsn: str, template: str) -> Iterator[str]:
-    """A database for all tests of a module: making one takes longer than most of them."""
-    name = f"asynch_test_{uuid.uuid4().hex[:12]}"
-    run_on(server_dsn, "CREATE DATABASE {} TEMPLATE {}", name, template)
-    yield make_conninfo(server_dsn, dbname=name)
-    run_on(server_dsn, "DROP DATABASE {} WITH (FORCE)", name)
-
-
-@pytest.fixture
-def emptied_dsn(module_dsn: str) -> str:
-    """The module's database without a row; for the `dsn` of a module that needs no more than that."""
-    with psycopg.connect(module_dsn, autocommit=True) as conn:
-        tables = (
-            "task",
-            "models",
-            "worker",
-            "host",
-            "op_log",
-            "model_stat",
-            "biz_stat",
-            "biz_tally",
-            "model_tally",
-            "idempotency",
-            "pre_action",
-            "pre_action_version",
-            "key",
-            "tenant",
-            "webhook_key",
-            "service",
-            "breaker",
-            "pace",
-            "file",
-            "upload",
-            "action",
-            "action_log",
-            "message",
-            "unneeded",
-        )
-        conn.execute("; ".join(f"DELETE FROM asynch_{table}" for table in tables).encode())
-    return module_dsn
 
 
 def add_model(pool: db.Pool, name: str = "m", *, tenant_id: int = TENANT, **spec: Any) -> int:
@@ -230,11 +180,3 @@ def save(pool: db.Pool, task_id: int, *, tmp_host: str = HOST) -> None:
         tmp_host=tmp_host,
         oss_file=f"k/{task_id}",
     )
-
-
-def until(condition: Callable[[], object], most_s: float = 10.0) -> None:
-    """Return as soon as the condition holds; AssertionError after `most_s`."""
-    end, pause = monotonic() + most_s, threading.Event()
-    while not condition():
-        assert monotonic() < end, "the condition never came true"
-        pause.wait(0.01)

@@ -15,9 +15,9 @@ from asynch import db
 from asynch.service import links, progress
 from asynch.store import actions, files
 from asynch.store.actions import NewAction, Try
-from tests import rows
-from tests.integration.test_routes_matrix import HERE, OWN, RULE, TUS, Cast, Things
+from tests.routes import HERE, OWN, RULE, TUS, Cast, Things
 from tests.task_api import Hand
+from tests.waiting import until
 
 ADMIN = (OWN, "admin")
 HANDSHAKE = {
@@ -144,7 +144,7 @@ def known_asset(stage: Stage) -> requests.Response:
 
 
 def ready(stage: Stage) -> requests.Response:
-    rows.until(lambda: stage.call("GET", "/readyz").status_code == 200)
+    until(lambda: stage.call("GET", "/readyz").status_code == 200)
     return stage.call("GET", "/readyz")
 
 

@@ -7,11 +7,9 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -23,6 +21,7 @@ from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError
 
 from asynch.processes import spawn
+from tests.programs import free_ports
 
 ACCESS_KEY, SECRET_KEY = "asynch-tests", "a-secret-for-tests-only"
 START_TIMEOUT_S = 60.0
@@ -67,15 +66,6 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
         process.wait()
         for role, port in zip(ROLES, ports[len(ROLES) :], strict=True):  # left in /tmp whatever TMPDIR says
             Path(f"/tmp/seaweedfs-{role}-grpc-{port}.sock").unlink(missing_ok=True)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nothing listens on, all different."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def command(binary: str, home: Path, ports: list[int]) -> list[str]:

@@ -15,9 +15,10 @@ from uuid import uuid4
 import pytest
 from flask import Flask, Response, request, send_from_directory
 from flask.typing import ResponseReturnValue
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import make_server
 
 from asynch.storage.http import HttpStorage
+from tests.live import Quiet
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,6 @@ class Mood:
     held: threading.Event | None = None  #: waits for it before the answer
 
 
-class _Quiet(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log(self, type: str, message: str, *args: Any) -> None:
-        """Say nothing."""
-
-
 class UploadService:
     """The running server; the same file name replaces the file and keeps its URL."""
 
@@ -63,7 +57,7 @@ class UploadService:
         self.moods: deque[Mood] = deque()  #: of the next uploads; then it is in the best
         self.allows: Callable[[Seen], bool] = lambda seen: True  #: else 401
         self.asked: list[str] = []  #: methods of the other requests
-        self._server = make_server("127.0.0.1", 0, self._app(), threaded=True, request_handler=_Quiet)
+        self._server = make_server("127.0.0.1", 0, self._app(), threaded=True, request_handler=Quiet)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.005})
         self._thread.start()

@@ -13,12 +13,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
 
 from asynch.storage.local import LocalStorage
 from tests.live import Live, MakeParts, serving
+from tests.programs import free_port
 from tests.proxy import Proxy
-from tests.seaweed import free_ports
 from tests.task_api import Api, working
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
@@ -40,11 +40,6 @@ def browser() -> Iterator[Browser]:
         launched = playwright.chromium.launch(executable_path=path, args=flags)
         yield launched
         launched.close()
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 @dataclass
@@ -105,7 +100,7 @@ def make_visit(browser: Browser, make_parts: MakeParts, dsn: str) -> Iterator[Ma
     with ExitStack() as ends:
 
         def make(**sections: Any) -> Visit:
-            (port,) = free_ports(1)
+            port = free_port()
             proxy = ends.enter_context(Proxy(("127.0.0.1", port)))
             origin = f"http://127.0.0.1:{proxy.port}"
             parts = make_parts(server={"public_url": origin}, **sections)
@@ -134,3 +129,10 @@ def visit(make_visit: MakeVisit) -> Iterator[Visit]:
     strangers = {urlsplit(request.url).netloc for request in made.requests} - {urlsplit(made.origin).netloc}
     assert strangers == set()
     assert made.wrong == []
+
+
+def sign_in(visit: Visit, secret: str) -> None:
+    """Give the page a key or a token, as a visitor does."""
+    visit.page.get_by_label("API key or token").fill(secret)
+    visit.page.keyboard.press("Enter")
+    expect(visit.page.get_by_label("Choose files", exact=True)).to_be_focused()

@@ -10,10 +10,10 @@ from playwright.sync_api import Locator, Page, expect
 
 from asynch import db
 from asynch.service import keys
-from tests.browser.conftest import MakeVisit, Visit
+from tests.browser.conftest import MakeVisit, Visit, sign_in
 from tests.live import Live
 from tests.receiver import Mood, Receiver
-from tests.rows import until
+from tests.waiting import until
 
 A_WHILE = 20_000  #: ms
 #: Each look at a file counts; it is open until the page has had the answer.
@@ -104,12 +104,6 @@ def count_files(pool: db.Pool) -> int:
     with db.connection(pool) as conn:
         row = conn.execute("SELECT count(*) AS files FROM asynch_file").fetchone()
         return int(row["files"]) if row else 0
-
-
-def sign_in(visit: Visit, secret: str) -> None:
-    visit.page.get_by_label("API key or token").fill(secret)
-    visit.page.keyboard.press("Enter")
-    expect(visit.page.get_by_label("Choose files", exact=True)).to_be_focused()
 
 
 def hide(page: Page, hidden: bool) -> None:

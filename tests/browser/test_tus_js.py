@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.conftest import MakeVisit, Visit
-from tests.rows import until
+from tests.waiting import until
 
 PNG = b"\x89PNG\r\n\x1a\n" + os.urandom(600_000)
 

@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect
 
 from asynch import db
 from asynch.service import keys
-from tests.browser.conftest import MakeVisit, Visit
-from tests.rows import until
+from tests.browser.conftest import MakeVisit, Visit, sign_in
+from tests.waiting import until
 
 A_WHILE = 20_000  #: ms
 LARGE = 2_000_000
@@ -43,12 +43,6 @@ def send_half(visit: Visit, path: Path) -> int:
     half_here = lambda: visit.page.evaluate("1") and visit.bytes_here() > LARGE // 3  # noqa: E731
     until(half_here, 20)
     return visit.bytes_here()
-
-
-def sign_in(visit: Visit, secret: str) -> None:
-    visit.page.get_by_label("API key or token").fill(secret)
-    visit.page.keyboard.press("Enter")
-    expect(visit.page.get_by_label("Choose files", exact=True)).to_be_focused()
 
 
 def test_several_files_at_once_end_stored_and_are_in_the_history(visit: Visit, photo: Path, note: Path) -> None:

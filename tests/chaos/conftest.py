@@ -22,6 +22,11 @@ from tests.seaweed import Seaweed
 
 
 @pytest.fixture
+def dsn(own_dsn: str) -> str:
+    return own_dsn
+
+
+@pytest.fixture
 def farm(dsn: str, tmp_path: Path) -> Iterator[Farm]:
     """An installation on a database of its own, with local storage and no worker yet."""
     with farming(dsn, tmp_path) as running:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
 from typing import Any, TypeVar
 
 import yaml
@@ -23,6 +20,8 @@ from asynch.web import Parts
 from tests.chaos.hosts import Host
 from tests.live import KEY, Live, serving
 from tests.model_server import ModelServer
+from tests.programs import clean_environ
+from tests.waiting import until
 
 T = TypeVar("T")
 
@@ -32,15 +31,6 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
     "cleaner": {"interval": 1},
 }
 _LOG_TAIL = 40
-
-
-def until(condition: Callable[[], T], most_s: float = 20.0, *, what: str = "the condition") -> T:
-    """What the condition gives as soon as that is true; AssertionError after `most_s`."""
-    end, pause = monotonic() + most_s, threading.Event()
-    while not (found := condition()):
-        assert monotonic() < end, f"{what} did not come true in {most_s:g} s"
-        pause.wait(0.01)
-    return found
 
 
 @dataclass
@@ -122,9 +112,7 @@ class Farm:
         merged = {**self.sections, "data_dir": str(home), "database": {"dsn": dsn or self.worker_dsn or self.dsn}}
         merged["worker"] = {**merged["worker"], "tmp_dir": str(tmp_dir), **worker}
         config.write_text(yaml.safe_dump(merged))
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("ASYNCH_")}
-        if crash_point:
-            environ["CRASH_POINT"] = crash_point
+        environ = clean_environ(**({"CRASH_POINT": crash_point} if crash_point else {}))
         log = self.home / f"worker-{number}.log"
         with log.open("wb") as output:
             argv = [*(host.inside if host else ()), sys.executable, "-m", "asynch", "worker", "--config", str(config)]
@@ -247,9 +235,7 @@ def farming(dsn: str, home: Path, *, sections: Mapping[str, Any] | None = None, 
         farm = Farm(dsn, home, pool, live, model, chosen, worker_dsn)
         try:
             yield farm
-        except BaseException:
-            for number, worker in enumerate(farm.workers):
-                print(f"--- worker {number} (pid {worker.pid})\n{worker.tail()}")
-            raise
         finally:
             farm.kill_workers()
+            for number, worker in enumerate(farm.workers):  # shown where a test has failed
+                print(f"--- worker {number} (pid {worker.pid})\n{worker.tail()}")

@@ -17,8 +17,9 @@ from asynch.domain.states import Phase, State
 from asynch.settings import Settings
 from asynch.worker.sweep import sweep
 from asynch.worker.tmpdir import TmpDir
-from tests.chaos.farm import Farm, until
+from tests.chaos.farm import Farm
 from tests.database import CALLS
+from tests.waiting import until
 
 SUCCESS = {State.SUCCEEDED, State.FETCHED}
 #: how an attempt's call can have ended; each is written once for each claim of phase 0

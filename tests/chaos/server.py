@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -12,15 +11,16 @@ from contextlib import suppress
 import requests
 import yaml
 
-from tests.chaos.farm import Farm, until
+from tests.chaos.farm import Farm
+from tests.programs import clean_environ, free_port
+from tests.waiting import until
 
 
 class Server:
     """`asynch api` on one port, which can be killed and started again."""
 
     def __init__(self, farm: Farm) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._config = farm.home / "api.yml"
         sections = {**farm.sections, "data_dir": str(farm.home), "database": {"dsn": farm.dsn}}
@@ -29,9 +29,10 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("ASYNCH_")}
         argv = [sys.executable, "-m", "asynch", "api", "--config", str(self._config)]
-        self.process = subprocess.Popen(argv, env=environ, stdout=self._log, stderr=self._log, start_new_session=True)
+        self.process = subprocess.Popen(
+            argv, env=clean_environ(), stdout=self._log, stderr=self._log, start_new_session=True
+        )
         until(self._is_up, 30, what="the API's start")
 
     def _is_up(self) -> bool:

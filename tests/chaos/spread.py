@@ -21,10 +21,11 @@ from asynch.processes import spawn
 from asynch.secretbox import SecretBox
 from asynch.service import keys
 from asynch.web import Parts
-from tests.chaos.farm import QUICK, Farm, Worker, until
+from tests.chaos.farm import QUICK, Farm, Worker
 from tests.chaos.hosts import Host, Network
 from tests.live import KEY, Live
 from tests.model_server import ModelServer
+from tests.waiting import until
 
 TENANT = 7
 _PORT = 8080

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.chaos.farm import Farm, until
+from tests.chaos.farm import Farm
 from tests.receiver import Receiver
+from tests.waiting import until
 
 #: where one worker after the other dies, the numbers of passings spread over uploads and their actions
 DEATHS = (

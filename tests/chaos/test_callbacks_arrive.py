@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.farm import Farm, until
+from tests.chaos.farm import Farm
 from tests.receiver import Receiver
+from tests.waiting import until
 
 
 @pytest.mark.parametrize(("point", "messages"), [("saved", 1), ("delivered", 1), ("called:2", 2), ("done", 1)])

@@ -10,9 +10,10 @@ import pytest
 
 from asynch.domain.states import State
 from tests.chaos.conftest import Base
-from tests.chaos.farm import Farm, Worker, until
+from tests.chaos.farm import Farm, Worker
 from tests.chaos.invariants import check_invariants
 from tests.proxy import Proxy
+from tests.waiting import until
 
 SILENCE_IS_NOTICED_S = 15.0
 

@@ -8,9 +8,10 @@ import pytest
 import requests
 
 from asynch.domain.states import State
-from tests.chaos.farm import Farm, until
+from tests.chaos.farm import Farm
 from tests.chaos.invariants import check_invariants
 from tests.model_server import ModelServer
+from tests.waiting import until
 
 CALL_S = 0.15
 

@@ -6,9 +6,10 @@ import signal
 from time import monotonic
 
 from asynch.domain.states import State
-from tests.chaos.farm import Farm, until
+from tests.chaos.farm import Farm
 from tests.database import CALLS
 from tests.model_jobs import Job
+from tests.waiting import until
 
 GOES_ON_WITHIN_S = 4.0
 

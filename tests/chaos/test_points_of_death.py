@@ -8,9 +8,10 @@ import pytest
 
 from asynch.domain.states import State
 from asynch.worker.points import POINTS
-from tests.chaos.farm import Farm, until
+from tests.chaos.farm import Farm
 from tests.chaos.invariants import check_invariants
 from tests.proxy import Proxy
+from tests.waiting import until
 
 ON_THE_WAY = ("claimed", "tmp_created", "called", "synced", "saved", "stored", "delivered", "tmp_removed")
 #: points that need a failure, a stop, a cancel to be reached; each has a test of its own below

@@ -19,13 +19,13 @@ from asynch import db, postmaster
 from asynch.domain.states import State
 from asynch.embedded import EmbeddedPostgres
 from asynch.service import schema
-from tests.chaos.farm import until
 from tests.chaos.hosts import Network, NetworkError
 from tests.chaos.invariants import check_invariants
 from tests.chaos.spread import Spread, spreading
 from tests.database import run_on
 from tests.proxy import Proxy
 from tests.seaweed import Seaweed
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,9 @@ from time import monotonic
 import pytest
 
 from asynch.domain.states import State
-from tests.chaos.farm import Farm, Worker, until
+from tests.chaos.farm import Farm, Worker
 from tests.chaos.invariants import check_invariants
+from tests.waiting import until
 
 WORKERS, LANE = 6, 3
 CALL_S = 1.0

@@ -16,8 +16,9 @@ import psutil
 import pytest
 import requests
 
-from tests.chaos.farm import Farm, until
+from tests.chaos.farm import Farm
 from tests.chaos.server import Server
+from tests.waiting import until
 
 #: those of an upload's own; at the others it is a task like any other, see test_points_of_death
 ON_THE_WAY = ("claimed", "adopted", "stored", "delivered")

@@ -8,9 +8,10 @@ from time import monotonic
 import pytest
 
 from asynch.domain.states import State
-from tests.chaos.farm import Farm, Worker, until
+from tests.chaos.farm import Farm, Worker
 from tests.chaos.invariants import check_invariants
 from tests.proxy import Proxy
+from tests.waiting import until
 
 RUNS_AGAIN_WITHIN_S = 3.0
 THAWS_WITHIN_S = 20.0

@@ -22,39 +22,18 @@ from asynch.errors import ExecutorError, UserError
 from asynch.executors.broker import BrokerExecutor, greet
 from asynch.store import workers
 from tests import rows
-from tests.actions import acted, completed, file_of, rule, send, tries
+from tests.actions import acted, completed, rule, send, tries
 from tests.database import all_rows
-from tests.live import Live, let_host_work
 from tests.model_server import ModelServer
 from tests.proxy import Proxy
 from tests.receiver import Mood, Receiver
-from tests.rows import until
+from tests.sending import fetched, file_of
 from tests.task_api import CLEANER, Api, Hand, problem, put_back, working
+from tests.waiting import until
+
+pytestmark = pytest.mark.usefixtures("working_host")
 
 BROKER = os.environ.get("TEST_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672/")
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture(autouse=True)
-def host(live: Live) -> None:
-    let_host_work(live.parts)
-
-
-@pytest.fixture
-def service() -> Iterator[ModelServer]:
-    with ModelServer() as running:
-        yield running
-
-
-@pytest.fixture
-def picture() -> bytes:
-    made = io.BytesIO()
-    Image.effect_noise((90, 60), 60).save(made, "PNG")
-    return made.getvalue()
 
 
 def noted(pool: db.Pool) -> tuple[str, str]:
@@ -72,8 +51,8 @@ def asks_model(api: Api, service: ModelServer, options: dict[str, Any], **fields
 # --- models ---
 
 
-def test_a_models_tags_become_the_files(api: Api, dsn: str, picture: bytes, service: ModelServer) -> None:
-    asks_model(api, service, {"echo": True, "tags": ["cat", "dog", "cat", 7, "x" * 65, " "]})
+def test_a_models_tags_become_the_files(api: Api, dsn: str, picture: bytes, model: ModelServer) -> None:
+    asks_model(api, model, {"echo": True, "tags": ["cat", "dog", "cat", 7, "x" * 65, " "]})
     with working(api.live, dsn):
         file = acted(api, completed(api, send(api, picture, tags="mine")), 1)
 
@@ -84,8 +63,8 @@ def test_a_models_tags_become_the_files(api: Api, dsn: str, picture: bytes, serv
     assert api.listed()["total"] == 0
 
 
-def test_a_models_labels_become_the_files_tags(api: Api, dsn: str, picture: bytes, service: ModelServer) -> None:
-    asks_model(api, service, {"echo": True, "labels": [{"name": "sea", "score": 0.9}, {"score": 1}, "no", {"name": 3}]})
+def test_a_models_labels_become_the_files_tags(api: Api, dsn: str, picture: bytes, model: ModelServer) -> None:
+    asks_model(api, model, {"echo": True, "labels": [{"name": "sea", "score": 0.9}, {"score": 1}, "no", {"name": 3}]})
     with working(api.live, dsn):
         file = acted(api, completed(api, send(api, picture)), 1)
 
@@ -93,22 +72,22 @@ def test_a_models_labels_become_the_files_tags(api: Api, dsn: str, picture: byte
 
 
 def test_a_model_is_asked_with_the_options_and_a_link_to_the_file(
-    api: Api, dsn: str, picture: bytes, service: ModelServer
+    api: Api, dsn: str, picture: bytes, model: ModelServer
 ) -> None:
-    made = asks_model(api, service, {"echo": "request", "threshold": 0.5})
+    made = asks_model(api, model, {"echo": "request", "threshold": 0.5})
     with working(api.live, dsn):
         identity = completed(api, send(api, picture))
         output = acted(api, identity, 1)["actions"][0]["output"]
 
     assert ["x-key", "planted"] in [[name.lower(), value] for name, value in output["headers"]]
-    (call,) = service.ledger.calls
+    (call,) = model.ledger.calls
     assert call.task_id == file_of(api, identity)["actions"][0]["task_id"]
     (logged,) = tries(api, ruleId=made)
     assert logged["outcome"] == "completed"
 
 
-def test_what_a_model_makes_is_a_derived_file(api: Api, dsn: str, picture: bytes, service: ModelServer) -> None:
-    asks_model(api, service, {"kind": "png", "size": 2000})
+def test_what_a_model_makes_is_a_derived_file(api: Api, dsn: str, picture: bytes, model: ModelServer) -> None:
+    asks_model(api, model, {"kind": "png", "size": 2000})
     with working(api.live, dsn):
         file = acted(api, completed(api, send(api, picture)), 1)
 
@@ -133,9 +112,9 @@ def test_json_that_no_output_holds_is_a_file(
 
 
 def test_a_models_limit_holds_for_actions_and_tasks_together(
-    api: Api, dsn: str, service: ModelServer, picture: bytes
+    api: Api, dsn: str, model: ModelServer, picture: bytes
 ) -> None:
-    asks_model(api, service, {"sleep": 0.2, "kind": "json"}, model={"maxConcurrency": 1})
+    asks_model(api, model, {"sleep": 0.2, "kind": "json"}, model={"maxConcurrency": 1})
     with working(api.live, dsn):
         sent = [send(api, picture + bytes([n])) for n in range(3)]
         made = api.batch(*[{"modelName": "analyst", "requestPayload": {"sleep": 0.2}}] * 3)
@@ -143,14 +122,14 @@ def test_a_models_limit_holds_for_actions_and_tasks_together(
             acted(api, completed(api, each), 1)
         until(lambda: all(api.status(task["taskId"])["final"] for task in made), 20)
 
-    assert len(service.ledger.calls) == 6
-    assert service.ledger.max_open == 1
+    assert len(model.ledger.calls) == 6
+    assert model.ledger.max_open == 1
 
 
 def test_a_models_action_is_tried_as_its_rule_says(
-    api: Api, dsn: str, picture: bytes, service: ModelServer, pool: db.Pool
+    api: Api, dsn: str, picture: bytes, model: ModelServer, pool: db.Pool
 ) -> None:
-    asks_model(api, service, {"fail_times": 1, "kind": "json"}, retryStrategy="1x@1s")
+    asks_model(api, model, {"fail_times": 1, "kind": "json"}, retryStrategy="1x@1s")
     with working(api.live, dsn):
         identity = completed(api, send(api, picture))
         until(lambda: len(tries(api)) == 1, 20)
@@ -160,10 +139,10 @@ def test_a_models_action_is_tried_as_its_rule_says(
     assert [t["outcome"] for t in tries(api)] == ["completed", "failed"]
 
 
-def test_an_action_whose_model_is_gone_fails(api: Api, dsn: str, picture: bytes, service: ModelServer) -> None:
-    model = api.model("analyst", baseUrl=service.url)
+def test_an_action_whose_model_is_gone_fails(api: Api, dsn: str, picture: bytes, model: ModelServer) -> None:
+    made = api.model("analyst", baseUrl=model.url)
     rule(api, "look", targetUrl="model:analyst")
-    assert api.call("DELETE", f"/model/deleteModel?id={model}").status_code == 200
+    assert api.call("DELETE", f"/model/deleteModel?id={made}").status_code == 200
     with working(api.live, dsn):
         file = acted(api, completed(api, send(api, picture)), 1)
 
@@ -171,40 +150,40 @@ def test_an_action_whose_model_is_gone_fails(api: Api, dsn: str, picture: bytes,
 
 
 def test_whoever_deletes_a_model_by_force_ends_its_actions(
-    api: Api, dsn: str, picture: bytes, service: ModelServer, pool: db.Pool
+    api: Api, dsn: str, picture: bytes, model: ModelServer, pool: db.Pool
 ) -> None:
-    model = api.model("analyst", baseUrl=service.url)
+    made = api.model("analyst", baseUrl=model.url)
     rule(api, "look", targetUrl="model:analyst", delaySeconds=3600)
     with working(api.live, dsn):
         identity = completed(api, send(api, picture))
-    assert problem(api.call("DELETE", f"/model/deleteModel?id={model}")) == (409, "tasks_not_final")
-    assert api.call("DELETE", f"/model/deleteModel?id={model}&force=true").status_code == 200
+    assert problem(api.call("DELETE", f"/model/deleteModel?id={made}")) == (409, "tasks_not_final")
+    assert api.call("DELETE", f"/model/deleteModel?id={made}&force=true").status_code == 200
 
     assert has(api, identity, "failed")
     assert noted(pool) == ("failed", "cancelled by the user")
 
 
 def test_whoever_deletes_a_model_during_a_call_ends_its_action(
-    api: Api, dsn: str, picture: bytes, service: ModelServer, pool: db.Pool
+    api: Api, dsn: str, picture: bytes, model: ModelServer, pool: db.Pool
 ) -> None:
-    model = api.model("analyst", baseUrl=service.url)
+    made = api.model("analyst", baseUrl=model.url)
     rule(api, "look", targetUrl="model:analyst", options={"hang": True})
     with working(api.live, dsn):
         identity = completed(api, send(api, picture))
         until(lambda: has(api, identity, "processing"), 20)
-        assert api.call("DELETE", f"/model/deleteModel?id={model}&force=true").status_code == 200
+        assert api.call("DELETE", f"/model/deleteModel?id={made}&force=true").status_code == 200
         until(lambda: has(api, identity, "failed"), 20)
         until(lambda: noted(pool) == ("failed", "cancelled by the user"), 20)
 
     assert [t["outcome"] for t in tries(api)] == ["failed"]
 
 
-def test_a_chain_acts_on_what_its_parent_made(api: Api, dsn: str, service: ModelServer) -> None:
+def test_a_chain_acts_on_what_its_parent_made(api: Api, dsn: str, model: ModelServer) -> None:
     made = io.BytesIO()
     Image.effect_noise((900, 600), 60).save(made, "PNG")
     first = rule(api, "small", targetUrl="image.thumbnail", options={"width": 100, "height": 100})
     second = rule(api, "smaller", targetUrl="image.thumbnail", options={"width": 400, "height": 400}, after=first)
-    api.model("analyst", baseUrl=service.url)
+    api.model("analyst", baseUrl=model.url)
     rule(api, "look", targetUrl="model:analyst", options={"echo": True}, after=second)
     with working(api.live, dsn):
         file = acted(api, completed(api, send(api, made.getvalue())), 3)
@@ -215,10 +194,6 @@ def test_a_chain_acts_on_what_its_parent_made(api: Api, dsn: str, service: Model
     asked = file["actions"][2]["output"]
     assert asked["file"]["identity"] == file["identity"]
     assert asked["action"]["input"]["identity"] == file["derived"][-1]["identity"]
-
-
-def fetched(api: Api, url: str) -> bytes:
-    return api.live.call("GET", url.removeprefix("http://127.0.0.1")).content
 
 
 def test_a_rule_that_was_made_after_its_parents_success_fires_when_the_file_comes_again(
@@ -238,12 +213,12 @@ def test_a_rule_that_was_made_after_its_parents_success_fires_when_the_file_come
 
 
 def test_an_answer_that_names_a_file_leads_to_none(
-    api: Api, dsn: str, picture: bytes, service: ModelServer, receiver: Receiver
+    api: Api, dsn: str, picture: bytes, model: ModelServer, receiver: Receiver
 ) -> None:
     """Else a receiver or a model could have any file of the tenant, by guessing."""
     with working(api.live, dsn):
         secret = completed(api, send(api, picture + b"secret"))
-        first = asks_model(api, service, {"echo": True, "identity": secret})
+        first = asks_model(api, model, {"echo": True, "identity": secret})
         rule(api, "tell", executeMode=2, targetUrl=receiver.url, after=first)
         acted(api, completed(api, send(api, picture)), 2)
 

@@ -11,29 +11,15 @@ from standardwebhooks import Webhook
 
 from asynch import db
 from asynch.service.actions import MOST_GENERATIONS
-from tests.actions import acted, completed, file_of, rule, send, tries
+from tests.actions import acted, completed, rule, send, tries
 from tests.database import all_rows
-from tests.live import Live, let_host_work
 from tests.receiver import Mood, Receiver
-from tests.rows import ago, bend, until
+from tests.rows import ago, bend
+from tests.sending import file_of
 from tests.task_api import Api, put_back, working
+from tests.waiting import until
 
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture(autouse=True)
-def host(live: Live) -> None:
-    let_host_work(live.parts)
-
-
-@pytest.fixture
-def picture() -> bytes:
-    made = io.BytesIO()
-    Image.effect_noise((900, 600), 60).save(made, "PNG")
-    return made.getvalue()
+pytestmark = pytest.mark.usefixtures("working_host")
 
 
 def seconds_to(time: str, *, since: str) -> float:

@@ -13,15 +13,11 @@ from asynch.store.limits import Breaker, BreakerRule, find_breaker, tell_breaker
 from asynch.store.queue import Failure, Outcome, Permit, Saved, lanes_named
 from asynch.worker.breakers import Breakers, verdict
 from tests.database import all_rows
-from tests.rows import TENANT, a_claim, add_model, until
+from tests.rows import TENANT, a_claim, add_model
+from tests.waiting import until
 
 URL = "http://service.example:8080/v1"
 RULE = BreakerRule(least=4)
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 def tell(pool: db.Pool, calls: int, failures: int, *, tenant: int = TENANT, url: str = URL) -> Breaker:

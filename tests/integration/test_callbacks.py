@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,21 +20,11 @@ from tests.database import all_rows
 from tests.live import MakeParts, serving
 from tests.model_server import ModelServer
 from tests.receiver import Mood, Receiver
-from tests.rows import ago, bend, until
+from tests.rows import ago, bend
 from tests.task_api import CLEANER, TERMS, Api, Hand, pointers, problem, put_back, working
+from tests.waiting import until
 
 SYSTEM = ~0
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
-def model() -> Iterator[ModelServer]:
-    with ModelServer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -30,18 +30,13 @@ from tests.rows import (
     rows_of,
     save,
     state_of,
-    until,
     worker,
 )
+from tests.waiting import until
 
 TERMS = outcomes.Terms("tests", failed_retention_s=60.0, unfetched_retention_s=60.0)
 SESSIONS = 8
 TASKS = 60  #: a lane
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 class Calls:

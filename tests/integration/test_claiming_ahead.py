@@ -11,9 +11,10 @@ import pytest
 from asynch import db
 from asynch.domain.states import State
 from tests.database import all_rows
-from tests.integration.test_worker_life import Life, living
+from tests.life import Life, living
 from tests.model_server import ModelServer
-from tests.rows import add_tasks, bend, row_of, until
+from tests.rows import add_tasks, bend, row_of
+from tests.waiting import until
 
 THREADS = 2
 

@@ -1,18 +1,17 @@
-"""The cleaner: what happens to tasks by themselves, in bounded batches, by one leader among all workers."""
+"""The cleaner at work: in bounded batches, by one leader among all workers, with all its duties."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from asynch import db
+from asynch import db, metrics
+from asynch.cleaner import schedule
 from asynch.cleaner.expire import expire
 from asynch.cleaner.leader import LEADER_LOCK, Leader
 from asynch.cleaner.lose import lose
@@ -20,522 +19,17 @@ from asynch.cleaner.purge import forget, purge
 from asynch.cleaner.retry import retry
 from asynch.cleaner.schedule import Cleaner
 from asynch.cleaner.terms import Terms
-from asynch.cleaner.unneeded import unneeded
 from asynch.domain.states import State
-from asynch.errors import ErrorCode, ExecutorError, StorageError
 from asynch.storage import Storage
 from asynch.storage.local import LocalStorage
-from asynch.store import queue
-from asynch.store import tasks as store
+from asynch.store import actions, files
 from asynch.store import unneeded as store_unneeded
-from asynch.worker import outcomes
+from asynch.store.actions import NewAction
+from asynch.store.files import NewUpload
+from tests.cleaning import TERMS, Stubborn, put_object, silent_host
 from tests.database import all_rows
-from tests.rows import (
-    HOST,
-    QUEUE_TIMEOUT_S,
-    TENANT,
-    add_model,
-    add_task,
-    add_tasks,
-    ago,
-    bend,
-    row_of,
-    rows_of,
-    save,
-    state_of,
-    until,
-    worker,
-)
-
-TERMS = Terms(
-    interval_s=0.1,
-    queue_timeout_s=QUEUE_TIMEOUT_S,
-    failed_retention_s=60.0,
-    op_log_retention_s=1000.0,
-    tmp_host_grace_s=600.0,
-    delete_results=False,
-    batch=3,
-)
-BROKEN = ExecutorError(ErrorCode.MODEL_HTTP_ERROR, "500", transient=True, http_status=500)
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
-    return LocalStorage(
-        tmp_path / "files", base_url="http://127.0.0.1", signing_key=b"k" * 32, url_ttl_s=60, public_base_url=""
-    )
-
-
-def put_object(storage: LocalStorage, tmp_path: Path, key: str) -> Path:
-    """Store something under a key; where the file is."""
-    source = tmp_path / "source"
-    source.write_bytes(b"result")
-    storage.put(key, source, "text/plain")
-    return tmp_path / "files" / key
-
-
-class Stubborn:
-    """A store that refuses to delete some keys, and otherwise does as it is told."""
-
-    def __init__(self, storage: LocalStorage, *keys: str) -> None:
-        self._storage = storage
-        self.keys = set(keys)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
-
-    def delete(self, key: str) -> None:
-        if key in self.keys:
-            raise StorageError("not now")
-        self._storage.delete(key)
-
-
-def hear(dsn: str) -> db.Connection:
-    session = db.open_session(dsn, name="tests")
-    session.execute("LISTEN asynch_lane")
-    return session
-
-
-# -- retry ---------------------------------------------------------------------------------------------------------
-
-
-def fail_one(pool: db.Pool, dsn: str, lane: int) -> int:
-    """Claim the next task of a lane and fail it as a worker would; its id."""
-    terms = outcomes.Terms("tests", failed_retention_s=60.0, unfetched_retention_s=0.0)
-    with worker(dsn) as me:
-        claim = me.claim_one(lane)
-        queue.settle(me.session, [outcomes.call_failed(terms, claim, BROKEN)], queue_timeout_s=QUEUE_TIMEOUT_S)
-    return claim.id
-
-
-def order(dsn: str, lane: int) -> list[int]:
-    """The tasks of a lane in the order in which they run now."""
-    with worker(dsn) as me:
-        return [c.id for c in me.claim(lane, 100)]
-
-
-def test_retries_at_the_head_run_before_all_others_the_first_failed_first(pool: db.Pool, dsn: str) -> None:
-    lane = add_model(pool, retry_times=3, retry_queue_max_seconds=0)
-    younger, older, waiting = (add_task(pool, lane) for _ in range(3))
-    bend(pool, [older], enqueue_at=ago(60))
-    assert [fail_one(pool, dsn, lane) for _ in range(2)] == [older, younger]
-    bend(pool, [waiting], enqueue_at=ago(60))
-
-    retry(pool, TERMS)
-
-    assert order(dsn, lane) == [older, younger, waiting]
-
-
-def test_retries_at_the_tail_run_after_all_that_wait(pool: db.Pool, dsn: str) -> None:
-    lane = add_model(pool, retry_times=3, retry_queue_max_seconds=-1)
-    add_tasks(pool, lane, 2)
-    failed = [fail_one(pool, dsn, lane) for _ in range(2)]
-    waiting = add_tasks(pool, lane, 2)
-    bend(pool, waiting, enqueue_at=ago(60))
-
-    retry(pool, TERMS)
-
-    assert order(dsn, lane) == [*waiting, *failed]
-
-
-def test_a_task_old_enough_retries_at_the_head(pool: db.Pool, dsn: str) -> None:
-    lane = add_model(pool, retry_times=3, retry_queue_max_seconds=100)
-    old, young = add_task(pool, lane, priority=1), add_task(pool, lane)
-    bend(pool, [old], created_at=ago(100))
-    failed = [fail_one(pool, dsn, lane) for _ in range(2)]
-    assert failed == [old, young]
-    bend(pool, [old], rank=sql_rank(0, row_of(pool, old)["rank"]))
-    waiting = add_task(pool, lane)
-    bend(pool, [waiting], enqueue_at=ago(60))
-
-    retry(pool, TERMS)
-
-    assert order(dsn, lane) == [old, waiting, young]
-
-
-def sql_rank(priority: int, rank: int) -> int:
-    """The same place, head or tail, under another priority."""
-    return 2 * (9 - priority) + rank % 2
-
-
-def test_a_retry_at_the_head_never_passes_a_higher_priority(pool: db.Pool, dsn: str) -> None:
-    lane = add_model(pool, retry_times=3, retry_queue_max_seconds=0)
-    add_task(pool, lane, priority=4)
-    failed = fail_one(pool, dsn, lane)
-    higher, lower = add_task(pool, lane, priority=5), add_task(pool, lane, priority=4)
-
-    retry(pool, TERMS)
-
-    assert order(dsn, lane) == [higher, failed, lower]
-
-
-def test_a_task_is_called_once_and_then_as_often_as_its_retries(pool: db.Pool, dsn: str) -> None:
-    lane = add_model(pool, retry_times=2)
-    task = add_task(pool, lane)
-
-    for _ in range(3):
-        assert state_of(pool, task) is State.PENDING
-        fail_one(pool, dsn, lane)
-        retry(pool, TERMS)
-
-    row = row_of(pool, task)
-    assert (row["state"], row["final"], row["attempt"], row["retry_count"]) == (State.FAILED, True, 3, 2)
-
-
-def test_a_retry_waits_for_its_back_off(pool: db.Pool, dsn: str) -> None:
-    lane = add_model(pool, retry_times=1, retry_backoff_seconds=30)
-    task = add_task(pool, lane)
-    fail_one(pool, dsn, lane)
-
-    assert retry(pool, TERMS) == 0
-    row = row_of(pool, task)
-    assert row["wake_at"] - row["updated_at"] == timedelta(seconds=30)
-
-
-def test_retries_are_announced_to_the_workers(pool: db.Pool, dsn: str) -> None:
-    lane = add_model(pool)
-    bend(pool, add_tasks(pool, lane, 2), state=3, wake_at=ago(1))
-    with hear(dsn) as session:
-        retry(pool, TERMS)
-        assert [n.payload for n in session.notifies(timeout=5, stop_after=1)] == [str(lane)]
-
-
-def test_the_depth_of_a_lane_foresees_its_retries(pool: db.Pool) -> None:
-    lane = add_model(pool)
-    tasks = add_tasks(pool, lane, 4)
-    bend(pool, tasks[:1], state=3)
-    bend(pool, tasks[1:2], state=3, final=True)
-
-    with db.connection(pool) as conn:
-        assert store.lane_depth(conn, lane) == store.Depth(depth=2, returning=1)
-
-
-# -- expire --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("own", "left_s"), [(None, QUEUE_TIMEOUT_S), (5, 5.0), (10**9, 1e9)])
-def test_a_task_may_wait_its_own_time_else_the_default(pool: db.Pool, own: int | None, left_s: float) -> None:
-    row = row_of(pool, add_task(pool, add_model(pool), queue_timeout_s=own))
-
-    assert row["wake_at"] - row["enqueue_at"] == timedelta(seconds=left_s)
-
-
-def test_the_time_of_a_delayed_task_runs_from_when_it_is_due(pool: db.Pool) -> None:
-    row = row_of(pool, add_task(pool, add_model(pool), queue_timeout_s=5, delay_s=100.0))
-
-    assert row["wake_at"] - row["created_at"] == timedelta(seconds=105)
-
-
-def test_a_task_that_waited_too_long_fails_for_good(pool: db.Pool) -> None:
-    late, other = add_tasks(pool, add_model(pool), 2)
-    bend(pool, [late], wake_at=ago(0))
-
-    assert expire(pool, TERMS) == 1
-
-    row = row_of(pool, late)
-    assert (row["state"], row["final"], row["error_code"]) == (State.FAILED, True, "queue_expired")
-    assert row["wake_at"] - row["updated_at"] == timedelta(seconds=60)
-    assert state_of(pool, other) is State.PENDING
-
-
-@pytest.mark.parametrize("then", ["saved", "running"])
-def test_what_has_been_called_waits_for_ever(pool: db.Pool, dsn: str, then: str) -> None:
-    lane = add_model(pool)
-    task = add_task(pool, lane)
-    with worker(dsn) as me:
-        claim = me.claim_one(lane)
-        if then == "saved":
-            terms = outcomes.Terms("tests", 60.0, 0.0)
-            result = queue.Saved("f", HOST, "k")
-            outcome = replace(outcomes.saved(terms, claim, result))
-            queue.settle(me.session, [outcome], queue_timeout_s=QUEUE_TIMEOUT_S)
-            held = replace(claim, phase=outcome.phase, saved=result)
-            queue.settle(me.session, [outcomes.released(terms, held, "x")], queue_timeout_s=QUEUE_TIMEOUT_S)
-
-    assert row_of(pool, task)["wake_at"] is None
-    assert expire(pool, TERMS) == 0
-
-
-# -- lose ----------------------------------------------------------------------------------------------------------
-
-
-def host(pool: db.Pool, name: str, silent_s: float) -> None:
-    with db.transaction(pool) as conn:
-        conn.execute(
-            "INSERT INTO asynch_host (id, name, seen_at) VALUES (%s, %s, now() - make_interval(secs => %s))",
-            (name, name, silent_s),
-        )
-
-
-def test_results_of_a_silent_host_are_called_again(pool: db.Pool, dsn: str, storage: LocalStorage) -> None:
-    lane = add_model(pool)
-    task = add_task(pool, lane)
-    save(pool, task, tmp_host="gone")
-    host(pool, "gone", 601)
-
-    assert lose(pool, TERMS, storage) == 1
-
-    assert order(dsn, lane) == [task]
-    row = row_of(pool, task)
-    assert (row["phase"], row["tmp_file"], row["tmp_host"], row["oss_file"]) == (0, "", "", "")
-
-
-@pytest.mark.parametrize(("known", "name"), [(True, "gone"), (False, None)])
-def test_an_attempt_tells_that_its_result_was_lost(
-    pool: db.Pool, storage: LocalStorage, known: bool, name: str | None
-) -> None:
-    task = add_task(pool, add_model(pool))
-    save(pool, task, tmp_host="gone")
-    bend(pool, [task], attempt=3)
-    if known:
-        host(pool, "gone", 601)
-
-    lose(pool, TERMS, storage)
-
-    record = row_of(pool, task)["attempts"][-1]
-    assert (record["attempt"], record["host"], record["phase"], record["outcome"]) == (3, name, 1, "lost")
-
-
-def test_results_of_a_host_that_was_heard_of_in_time_stay(pool: db.Pool, storage: LocalStorage) -> None:
-    save(pool, add_task(pool, add_model(pool)), tmp_host="here")
-    host(pool, "here", 590)
-
-    assert lose(pool, TERMS, storage) == 0
-
-
-def test_results_of_a_host_nobody_knows_are_called_again(pool: db.Pool, storage: LocalStorage) -> None:
-    save(pool, add_task(pool, add_model(pool)), tmp_host="forgotten")
-
-    assert lose(pool, TERMS, storage) == 1
-
-
-def test_a_host_that_comes_back_is_heard_of_before_its_first_beat(
-    pool: db.Pool, dsn: str, storage: LocalStorage
-) -> None:
-    save(pool, add_task(pool, add_model(pool)), tmp_host="back")
-    host(pool, "back", 10_000)
-
-    with worker(dsn, tmp_host="back"):
-        assert lose(pool, TERMS, storage) == 0
-
-
-def test_an_object_that_a_lost_host_has_stored_is_removed(pool: db.Pool, storage: LocalStorage, tmp_path: Path) -> None:
-    task = add_task(pool, add_model(pool))
-    save(pool, task, tmp_host="gone")
-    file = put_object(storage, tmp_path, f"k/{task}")
-
-    lose(pool, TERMS, storage)
-
-    assert not file.exists()
-
-
-def test_an_object_that_cannot_be_removed_keeps_no_task_from_running(pool: db.Pool, storage: LocalStorage) -> None:
-    tasks = add_tasks(pool, add_model(pool), 2)
-    for task in tasks:
-        save(pool, task, tmp_host="gone")
-
-    assert lose(pool, TERMS, Stubborn(storage, f"k/{tasks[0]}")) == 2
-
-
-# -- purge ---------------------------------------------------------------------------------------------------------
-
-ENDS = [State.SUCCEEDED, State.FAILED, State.FETCHED, State.CANCELLED]
-
-
-@pytest.mark.parametrize("state", ENDS)
-def test_a_row_whose_time_is_over_goes(pool: db.Pool, storage: LocalStorage, state: State) -> None:
-    over, kept = add_tasks(pool, add_model(pool), 2)
-    bend(pool, [over], state=int(state), final=True, wake_at=ago(1))
-    bend(pool, [kept], state=int(state), final=True, wake_at=ago(-60))
-
-    assert purge(pool, TERMS, storage) == 1
-    assert set(rows_of(pool)) == {kept}
-
-
-@pytest.mark.parametrize("state", ENDS)
-def test_a_row_that_is_kept_for_ever_stays(pool: db.Pool, storage: LocalStorage, state: State) -> None:
-    task = add_task(pool, add_model(pool))
-    bend(pool, [task], state=int(state), final=True, wake_at=None)
-
-    assert purge(pool, TERMS, storage) == 0
-
-
-@pytest.mark.parametrize("state", [State.PENDING, State.RUNNING, State.FAILED])
-def test_a_row_that_is_not_final_is_never_purged(pool: db.Pool, storage: LocalStorage, state: State) -> None:
-    task = add_task(pool, add_model(pool))
-    bend(pool, [task], state=int(state), wake_at=ago(10_000))
-
-    assert purge(pool, TERMS, storage) == 0
-
-
-def test_a_purge_leaves_a_word_of_what_was(pool: db.Pool, storage: LocalStorage) -> None:
-    task = add_task(pool, add_model(pool), biz_name="b", creator="ann")
-    bend(pool, [task], state=3, final=True, wake_at=ago(1), error_code="model_timeout")
-
-    purge(pool, TERMS, storage)
-
-    (word,) = all_rows(pool, "SELECT * FROM asynch_op_log")
-    assert (word["op_type"], word["task_id"], word["tenant_id"], word["creator"], word["biz_name"]) == (
-        "purgeTask", str(task), TENANT, "ann", "b",
-    )  # fmt: skip
-    assert json.loads(word["response_payload"]) == {"state": 3, "code": "model_timeout"}
-
-
-def test_a_purged_task_is_known_to_be_gone(pool: db.Pool, storage: LocalStorage) -> None:
-    task = add_task(pool, add_model(pool))
-    bend(pool, [task], state=5, final=True, wake_at=ago(1), error_code="cancelled")
-    purge(pool, TERMS, storage)
-
-    with db.connection(pool) as conn:
-        known = store.purged(conn, tenant_id=TENANT, ids=[task, task + 1])
-
-    assert known == {task: {"state": 5, "code": "cancelled"}}
-
-
-def test_a_purge_leaves_the_stored_object(pool: db.Pool, storage: LocalStorage, tmp_path: Path) -> None:
-    task = add_task(pool, add_model(pool))
-    file = put_object(storage, tmp_path, "k/1")
-    bend(pool, [task], state=4, final=True, wake_at=ago(1), oss_file="k/1")
-
-    purge(pool, TERMS, storage)
-
-    assert file.exists()
-
-
-def test_with_delete_results_the_object_goes_with_the_row(pool: db.Pool, storage: LocalStorage, tmp_path: Path) -> None:
-    over, kept = add_tasks(pool, add_model(pool), 2)
-    files = [put_object(storage, tmp_path, key) for key in ("k/1", "k/2")]
-    bend(pool, [over], state=4, final=True, wake_at=ago(1), oss_file="k/1")
-    bend(pool, [kept], state=4, final=True, wake_at=ago(-60), oss_file="k/2")
-
-    assert purge(pool, replace(TERMS, delete_results=True), storage) == 1
-
-    assert [file.exists() for file in files] == [False, True]
-    assert set(rows_of(pool)) == {kept}
-
-
-def test_a_row_whose_object_cannot_be_deleted_waits_alone(pool: db.Pool, storage: LocalStorage) -> None:
-    stuck, gone = add_tasks(pool, add_model(pool), 2)
-    for task in (stuck, gone):
-        bend(pool, [task], state=4, final=True, wake_at=ago(1), oss_file=f"k/{task}")
-    stubborn = Stubborn(storage, f"k/{stuck}")
-    terms = replace(TERMS, delete_results=True)
-
-    assert purge(pool, terms, stubborn) == 1
-    assert set(rows_of(pool)) == {stuck}
-
-    stubborn.keys.clear()
-    assert purge(pool, terms, stubborn) == 1
-
-
-def test_rows_without_an_object_go_with_delete_results_too(pool: db.Pool, storage: LocalStorage) -> None:
-    task = add_task(pool, add_model(pool))
-    bend(pool, [task], state=3, final=True, wake_at=ago(1))
-
-    assert purge(pool, replace(TERMS, delete_results=True), storage) == 1
-
-
-@pytest.mark.parametrize(("keep_s", "purged"), [(0.0, 1), (60.0, 0)])
-def test_a_used_up_failure_is_kept_for_its_retention(
-    pool: db.Pool, dsn: str, storage: LocalStorage, keep_s: float, purged: int
-) -> None:
-    lane = add_model(pool, retry_times=0)
-    add_task(pool, lane)
-    terms = outcomes.Terms("tests", failed_retention_s=keep_s, unfetched_retention_s=0.0)
-    with worker(dsn) as me:
-        failure = outcomes.call_failed(terms, me.claim_one(lane), BROKEN)
-        queue.settle(me.session, [failure], queue_timeout_s=QUEUE_TIMEOUT_S)
-
-    assert purge(pool, TERMS, storage) == purged
-
-
-@pytest.mark.parametrize(("keep_s", "wakes"), [(0.0, None), (100.0, timedelta(seconds=100))])
-def test_a_result_nobody_fetches_is_kept_for_its_retention(
-    pool: db.Pool, dsn: str, keep_s: float, wakes: timedelta | None
-) -> None:
-    lane = add_model(pool)
-    task = add_task(pool, lane)
-    terms = outcomes.Terms("tests", failed_retention_s=60.0, unfetched_retention_s=keep_s)
-    with worker(dsn) as me:
-        queue.settle(me.session, [outcomes.delivered(terms, me.claim_one(lane))], queue_timeout_s=QUEUE_TIMEOUT_S)
-
-    row = row_of(pool, task)
-    assert (row["wake_at"] and row["wake_at"] - row["updated_at"]) == wakes
-
-
-def test_a_fetched_result_goes_when_it_expires(pool: db.Pool, storage: LocalStorage) -> None:
-    task = add_task(pool, add_model(pool, auto_clean_seconds=100))
-    bend(pool, [task], state=2, final=True, wake_at=None)
-    with db.transaction(pool) as conn:
-        store.fetch(conn, tenant_id=TENANT, ids=[task], mark=True)
-
-    row = row_of(pool, task)
-    assert row["wake_at"] == row["expire_at"] == row["updated_at"] + timedelta(seconds=100)
-
-
-# -- forget --------------------------------------------------------------------------------------------------------
-
-
-def test_idempotency_keys_are_forgotten_after_a_day(pool: db.Pool) -> None:
-    with db.transaction(pool) as conn:
-        for key, hours in (("old", 25), ("young", 23)):
-            conn.execute(
-                "INSERT INTO asynch_idempotency (tenant_id, path, key, body_hash, created_at) "
-                "VALUES (1, 'p', %s, 'h', now() - make_interval(hours => %s))",
-                (key, hours),
-            )
-
-    assert forget(pool, TERMS) == 1
-    assert all_rows(pool, "SELECT key FROM asynch_idempotency") == [{"key": "young"}]
-
-
-def test_the_op_log_is_kept_for_its_retention(pool: db.Pool) -> None:
-    with db.transaction(pool) as conn:
-        for name, age_s in (("old", 1001), ("young", 990)):
-            conn.execute(
-                "INSERT INTO asynch_op_log (tenant_id, op_type, created_at) "
-                "VALUES (1, %s, now() - make_interval(secs => %s))",
-                (name, age_s),
-            )
-
-    assert forget(pool, TERMS) == 1
-    assert all_rows(pool, "SELECT op_type FROM asynch_op_log") == [{"op_type": "young"}]
-
-
-def test_hosts_of_long_ago_are_forgotten(pool: db.Pool) -> None:
-    host(pool, "old", 31 * 86400)
-    host(pool, "young", 29 * 86400)
-
-    assert forget(pool, TERMS) == 1
-    assert all_rows(pool, "SELECT id FROM asynch_host") == [{"id": "young"}]
-
-
-def test_breakers_and_paces_of_long_ago_are_forgotten(pool: db.Pool) -> None:
-    with db.transaction(pool) as conn:
-        for url, days, until in (("old", 2, None), ("young", 0, None), ("open", 2, "epoch")):
-            conn.execute(
-                "INSERT INTO asynch_breaker (tenant_id, base_url, since, open_until) "
-                "VALUES (1, %s, now() - make_interval(days => %s), %s)",
-                (url, days, until),
-            )
-        for lane, days in ((1, 31), (2, 29)):
-            conn.execute(
-                "INSERT INTO asynch_pace (lane_id, call_s, updated_at) VALUES (%s, 1, now() - make_interval(days => %s))",
-                (lane, days),
-            )
-
-    assert forget(pool, TERMS) == 2
-    assert [r["base_url"] for r in all_rows(pool, "SELECT base_url FROM asynch_breaker ORDER BY 1")] == [
-        "open",
-        "young",
-    ]
-    assert all_rows(pool, "SELECT lane_id FROM asynch_pace") == [{"lane_id": 2}]
-
+from tests.rows import TENANT, add_model, add_tasks, ago, bend, row_of, rows_of, state_of
+from tests.waiting import until
 
 # -- batches -------------------------------------------------------------------------------------------------------
 
@@ -674,23 +168,74 @@ def tasks_of_the_leader_lock(pool: db.Pool) -> int:
     return len(all_rows(pool, "SELECT 1 FROM pg_stat_activity WHERE application_name = 'asynch-worker-9'")) - 1
 
 
-def test_a_cleaner_does_all_its_duties(pool: db.Pool, storage: LocalStorage, leaders: Open) -> None:
-    retried, expired, lost, purged = add_tasks(pool, add_model(pool), 4)
+class Sweeping(Stubborn):
+    """A store that notes which of its left-over parts are to go."""
+
+    def __init__(self, storage: LocalStorage) -> None:
+        super().__init__(storage)
+        self.swept: list[float] = []
+
+    def sweep(self, older_than_s: float) -> int:
+        self.swept.append(older_than_s)
+        return 0
+
+
+def work_for_all(pool: db.Pool, storage: LocalStorage, tmp_path: Path) -> dict[str, Callable[[], bool]]:
+    """Something to do for each duty; by its name, whether that is done."""
+    lane = add_model(pool)
+    retried, expired, noticed, lost, purged = add_tasks(pool, lane, 5, biz_name="b")
     bend(pool, [retried], state=3, wake_at=ago(1))
     bend(pool, [expired], wake_at=ago(1))
+    bend(pool, [noticed], state=4, final=True, wake_at=ago(-60), expire_notice_seconds=3600, callback_lane=lane)
     bend(pool, [lost], phase=1, tmp_file="f", tmp_host="gone", wake_at=None)
     bend(pool, [purged], state=5, final=True, wake_at=ago(1))
-    host(pool, "old", 31 * 86400)
-    cleaner = Cleaner(pool, leaders(), TERMS, storage)
+    silent_host(pool, "old", 31 * 86400)
+    left_over = put_object(storage, tmp_path, "left/over")
+    with db.transaction(pool) as conn:
+        actions.insert_actions(
+            conn, tenant_id=TENANT, actions=[NewAction(1, 2, 3, "tell", 2, "http://127.0.0.1:1", 60)]
+        )
+        conn.execute("UPDATE asynch_action SET status = 'awaiting', deadline = now()")
+        files.insert_upload(conn, tenant_id=TENANT, upload=NewUpload("eva", "a.png", "", 1, "", "pending", parts=1))
+        conn.execute("UPDATE asynch_upload SET created_at = now() - interval '2 days'")
+        store_unneeded.note(conn, ["left/over"])
+        conn.execute("UPDATE asynch_unneeded SET created_at = now() - interval '2 minutes'")
+    return {
+        "retry": lambda: state_of(pool, retried) is State.PENDING,
+        "expire": lambda: state_of(pool, expired) is State.FAILED,
+        "notice": lambda: (
+            all_rows(pool, "SELECT parent_id FROM asynch_task WHERE parent_id <> 0") == [{"parent_id": noticed}]
+        ),
+        "lose": lambda: row_of(pool, lost)["phase"] == 0,
+        "purge": lambda: purged not in rows_of(pool),
+        "forget": lambda: all_rows(pool, "SELECT id FROM asynch_host") == [],
+        "unanswered": lambda: all_rows(pool, "SELECT status FROM asynch_action") == [{"status": "failed"}],
+        "unneeded": lambda: not left_over.exists(),
+        "unsent": lambda: all_rows(pool, "SELECT status FROM asynch_upload") == [{"status": "failed"}],
+        "fold": lambda: all_rows(pool, "SELECT request_count AS n FROM asynch_biz_stat") == [{"n": 5}],
+    }
+
+
+def duties() -> set[str]:
+    """Those that ever came to an end in this process."""
+    return {sample.labels["duty"] for metric in metrics.CLEANER_RUN.collect() for sample in metric.samples}
+
+
+def test_a_cleaner_does_all_its_duties(
+    pool: db.Pool, storage: LocalStorage, leaders: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "_SWEEP_EVERY_S", 0.1)
+    sweeping = Sweeping(storage)
+    done = work_for_all(pool, storage, tmp_path) | {"sweep": lambda: sweeping.swept[:1] == [86_400.0]}
+    cleaner = Cleaner(pool, leaders(), TERMS, cast(Storage, sweeping))
     cleaner.start()
     try:
-        until(lambda: state_of(pool, retried) is State.PENDING)
-        until(lambda: state_of(pool, expired) is State.FAILED)
-        until(lambda: row_of(pool, lost)["phase"] == 0)
-        until(lambda: purged not in rows_of(pool))
-        until(lambda: all_rows(pool, "SELECT id FROM asynch_host") == [])
+        for duty, is_done in done.items():
+            until(is_done, what=duty)
+        until(lambda: duties() >= done.keys())
     finally:
         cleaner.stop()
+    assert duties() == done.keys(), "a new duty needs work in work_for_all"
 
 
 def test_a_stopped_cleaner_leads_no_more(pool: db.Pool, storage: LocalStorage, leaders: Open) -> None:
@@ -701,81 +246,3 @@ def test_a_stopped_cleaner_leads_no_more(pool: db.Pool, storage: LocalStorage, l
     cleaner.stop()
 
     until(leaders().leads)
-
-
-def test_objects_left_over_go_and_are_forgotten(pool: db.Pool, tmp_path: Path) -> None:
-    storage = LocalStorage(tmp_path, base_url="http://127.0.0.1", signing_key=b"k" * 32, url_ttl_s=60)
-    for name in ("old", "new"):
-        (tmp_path / name).write_bytes(b"x")
-    with db.connection(pool) as conn:
-        store_unneeded.note(conn, ["old", "new", "gone"])
-        conn.execute("UPDATE asynch_unneeded SET created_at = now() - interval '2 minutes' WHERE key <> 'new'")
-
-    assert unneeded(pool, TERMS, storage) == 2
-    assert unneeded(pool, TERMS, storage) == 0
-    assert not storage.exists("old")
-    assert storage.exists("new")
-    assert [row["key"] for row in all_rows(pool, "SELECT key FROM asynch_unneeded")] == ["new"]
-
-
-ROOMY = replace(TERMS, batch=100)
-
-
-class Keeping:
-    """A store that keeps some objects, or fails for each, and counts the tries."""
-
-    def __init__(self, *kept: str, is_down: bool = False) -> None:
-        self.kept, self.is_down = kept, is_down
-        self.tried: list[str] = []
-
-    def delete(self, address: str) -> None:
-        self.tried.append(address)
-        if self.is_down or address in self.kept:
-            raise StorageError(f"no {address}")
-
-
-def left_over(pool: db.Pool, *keys: str) -> None:
-    """Objects that nobody needs, each a little younger than the one before."""
-    with db.connection(pool) as conn:
-        store_unneeded.note(conn, keys)
-        for place, key in enumerate(keys):
-            age_s = 3600 - place
-            conn.execute(
-                "UPDATE asynch_unneeded SET created_at = now() - make_interval(secs => %s) WHERE key = %s", (age_s, key)
-            )
-
-
-def known_unneeded(pool: db.Pool) -> list[str]:
-    return [row["key"] for row in all_rows(pool, "SELECT key FROM asynch_unneeded ORDER BY key")]
-
-
-def test_an_object_that_can_never_be_removed_holds_up_none_behind_it(pool: db.Pool) -> None:
-    left_over(pool, "a", "b", "c", "d", "e", "f", "g")
-    store = Keeping("a", "b", "d", "e")
-    assert unneeded(pool, ROOMY, cast(Storage, store)) == 3
-    assert known_unneeded(pool) == ["a", "b", "d", "e"]
-
-    with db.connection(pool) as conn:
-        conn.execute("UPDATE asynch_unneeded SET due_at = now()")
-    store.kept = ()
-    assert unneeded(pool, ROOMY, cast(Storage, store)) == 4
-    assert known_unneeded(pool) == []
-
-
-def test_objects_that_cannot_be_removed_wait_their_turn(pool: db.Pool) -> None:
-    left_over(pool, "a", "b", "c", "d", "e")
-    store = Keeping("a", "b", "c", "d")
-
-    assert unneeded(pool, ROOMY, cast(Storage, store)) == 0
-    assert unneeded(pool, ROOMY, cast(Storage, store)) == 1
-    assert unneeded(pool, ROOMY, cast(Storage, store)) == 0
-    assert store.tried == ["a", "b", "c", "d", "e"]
-
-
-def test_a_store_that_is_down_is_not_tried_for_each_object(pool: db.Pool) -> None:
-    left_over(pool, *(f"k{n}" for n in range(50)))
-    store = Keeping(is_down=True)
-
-    assert unneeded(pool, ROOMY, cast(Storage, store)) == 0
-    assert len(store.tried) == 3
-    assert len(known_unneeded(pool)) == 50

@@ -21,16 +21,9 @@ from asynch.cli import cli
 from asynch.service import keys, schema
 from asynch.service.keys import KeyRing
 from tests.database import all_rows
-from tests.integration.test_supervisor import REPOSITORY, clean_environ
-from tests.rows import add_model, until
-
-Answer = subprocess.CompletedProcess[str]
-KEY = Fernet.generate_key().decode()
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
+from tests.programs import REPOSITORY, environ, refused, run
+from tests.rows import add_model
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -39,25 +32,6 @@ def closed_port() -> Iterator[int]:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
-
-
-def environ(data_dir: Path, dsn: str = "", **more: str) -> dict[str, str]:
-    given = {"ASYNCH_DATABASE__DSN": dsn} if dsn else {}
-    return clean_environ(ASYNCH_DATA_DIR=str(data_dir), ASYNCH_SECRETS__KEYS=f'["{KEY}"]', **given, **more)
-
-
-def run(*argv: str | Path, env: dict[str, str], cwd: Path = REPOSITORY) -> Answer:
-    return subprocess.run(
-        [sys.executable, "-m", "asynch", *argv],
-        capture_output=True, text=True, env=env, cwd=cwd, timeout=60, check=False,
-    )  # fmt: skip
-
-
-def refused(answer: Answer, said: str) -> None:
-    """It ended as an operator's mistake does."""
-    assert (answer.returncode, answer.stdout) == (2, "")
-    (line,) = answer.stderr.splitlines()
-    assert re.fullmatch(rf"asynch: .*{said}.*", line), line
 
 
 def nobody(port: int) -> str:

@@ -14,15 +14,10 @@ import pytest
 from asynch.client import Client, RefusedError, UploadError, uploading
 from tests.live import MakeParts, serving
 from tests.proxy import Proxy
-from tests.rows import until
 from tests.task_api import Api, working
+from tests.waiting import until
 
 PNG = b"\x89PNG\r\n\x1a\n" + os.urandom(3_000_000)
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -14,23 +13,10 @@ from typing import Any
 import pytest
 
 from asynch.service import keys
-from tests.integration.test_cli import REPOSITORY, clean_environ
 from tests.live import MakeParts, serving
 from tests.model_server import ModelServer
+from tests.programs import REPOSITORY, Answer, clean_environ, refused
 from tests.task_api import Api, working
-
-Answer = subprocess.CompletedProcess[str]
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
-def model() -> Iterator[ModelServer]:
-    with ModelServer() as running:
-        yield running
 
 
 @pytest.fixture
@@ -45,12 +31,6 @@ def run(url: str, *argv: str, stdin: str = "", **environ: str) -> Answer:
         input=stdin, capture_output=True, text=True, env=clean_environ(ASYNCH_URL=url, **environ), cwd=REPOSITORY,
         timeout=60, check=False,
     )  # fmt: skip
-
-
-def refused(answer: Answer, said: str) -> None:
-    assert (answer.returncode, answer.stdout) == (2, ""), answer
-    (line,) = answer.stderr.splitlines()
-    assert re.match(rf"asynch: .*{said}", line), line
 
 
 def test_a_model_is_made_listed_and_deleted(asynch: Any) -> None:

@@ -18,14 +18,10 @@ from asynch.store.queue import Claim, Outcome, Saved
 from asynch.worker import outcomes
 from asynch.worker.completer import Completer
 from tests.database import all_rows
-from tests.rows import QUEUE_TIMEOUT_S, a_claim, add_model, add_tasks, bend, row_of, rows_of, state_of, until, worker
+from tests.rows import QUEUE_TIMEOUT_S, a_claim, add_model, add_tasks, bend, row_of, rows_of, state_of, worker
+from tests.waiting import until
 
 TERMS = outcomes.Terms("tests", 60.0, 60.0)
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from base64 import b64encode, urlsafe_b64encode
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -16,21 +16,18 @@ from asynch import checks, db, wiring
 from asynch.settings import build
 from asynch.store import queue
 from tests.database import all_rows
+from tests.leaks import dump, shapes_of
 from tests.live import KEY, MakeParts, serving
 from tests.model_server import ModelServer
-from tests.rows import add_model, add_task, ago, bend, row_of, save, until, worker
+from tests.rows import add_model, add_task, ago, bend, row_of, save, worker
 from tests.task_api import Api, working
 from tests.upload_service import Mood, UploadService
+from tests.waiting import until
 
 TOKEN = "s3cr3t-of-the-creator"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 #: what tests.task_api.Api sends for tenant 0
 EVA = json.dumps({"tenantId": 0, "userName": "eva", "role": "admin"})
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 @pytest.fixture
@@ -58,25 +55,8 @@ def create(api: Api, **headers: str) -> str:
     return task_id
 
 
-def shapes_of(secret: str) -> set[str]:
-    """A text as itself and as it looks inside of base64, wherever it begins there."""
-    shapes = {secret}
-    for encode in (b64encode, urlsafe_b64encode):
-        for shift, unsure in enumerate((0, 2, 3)):
-            shapes.add(encode(b"\0" * shift + secret.encode()).decode().rstrip("=")[unsure:-1])
-    return shapes
-
-
 def told(text: str) -> set[str]:
     return {shape for shape in shapes_of(TOKEN) if shape in text}
-
-
-def dump(pool: db.Pool) -> str:
-    """Every row of every table, as text."""
-    tables = all_rows(pool, "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = 'public'")
-    assert len(tables) > 5
-    rows = [all_rows(pool, f"SELECT t::text AS row FROM {table['name']} t") for table in tables]
-    return "\n".join(row["row"] for of_table in rows for row in of_table)
 
 
 def test_the_dump_would_show_a_secret() -> None:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from PIL import Image, ImageStat
 
-from tests.integration.test_supervisor import clean_environ
+from tests.programs import clean_environ
 
 DEMO = [sys.executable, "-m", "asynch", "demo", "--files"]
 

@@ -10,9 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import wave
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
@@ -26,6 +25,7 @@ import requests
 
 from asynch.demo.model import KEY, KEY_HEADER, MAX_TEXT_CHARS
 from asynch.demo.texts import TENANTS
+from tests.waiting import until
 
 COMMAND = [sys.executable, "-m", "asynch.demo.model", "--port", "0"]
 SHORT = "One boat."
@@ -69,15 +69,6 @@ def seconds(answer: requests.Response) -> float:
         assert len(frames) == file.getnframes() * 2
         assert max(frames) > 0
         return float(file.getnframes() / file.getframerate())
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 10) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def refuses_connections(url: str) -> bool:
@@ -190,7 +181,7 @@ def test_it_dies_with_a_parent_that_was_killed() -> None:
         assert not refuses_connections(url)
         parent.kill()
 
-    assert until(lambda: refuses_connections(url))
+    until(lambda: refuses_connections(url))
 
 
 def test_it_ends_when_the_named_parent_was_gone_before_it_looked() -> None:

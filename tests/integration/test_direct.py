@@ -17,16 +17,12 @@ from asynch.storage.http import HttpStorage
 from asynch.storage.minio import MinioStorage
 from asynch.web import Parts
 from tests.live import MakeParts, serving
-from tests.rows import until
 from tests.seaweed import Seaweed
+from tests.sending import ended
 from tests.task_api import CLEANER, NOWHERE, Api, problem, working
+from tests.waiting import until
 
 PNG = b"\x89PNG\r\n\x1a\n" + os.urandom(150_000)
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 @pytest.fixture(params=["local", "minio"])
@@ -59,15 +55,6 @@ def put(api: Api, url: str, body: bytes) -> int:
 
 def confirm(api: Api, file_name: str, **fields: Any) -> requests.Response:
     return api.call("POST", "/api/file/confirm", {"file_name": file_name, **fields})
-
-
-def ended(api: Api, task_id: str) -> dict[str, Any]:
-    def told() -> dict[str, Any]:
-        found: dict[str, Any] = api.call("GET", f"/api/file/upload/progress/{task_id}").json()
-        return found
-
-    until(lambda: told()["status"] in ("completed", "failed"), 30)
-    return told()
 
 
 def fetched(api: Api, url: str) -> bytes:

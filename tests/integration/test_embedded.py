@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from asynch import binaries, embedded, postmaster
 from asynch.embedded import EmbeddedPostgres
 from asynch.errors import UserError
 from asynch.processes import Account, spawn
+from tests.waiting import until
 
 REPOSITORY = Path(embedded.__file__).parents[1]
 NOBODY = Account(65534, 65534)
@@ -79,13 +79,6 @@ def finish(process: subprocess.Popen[str]) -> str:
     return said
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.005)
-
-
 def users_of(directory: Path) -> set[int]:
     """Every other process that holds a file or a directory below `directory` (all of ours hold its log)."""
     found = set()
@@ -112,7 +105,7 @@ def execute(dsn: str, *statements: str) -> None:
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "data"
-    wait_until(lambda: not users_of(tmp_path))
+    until(lambda: not users_of(tmp_path))
 
 
 @pytest.fixture
@@ -316,7 +309,7 @@ def reached(moment: str, data_dir: Path) -> object:
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_first_start_killed_at_any_moment_is_made_good_by_the_next(data_dir: Path, moment: str) -> None:
     with owner(data_dir) as process:
-        wait_until(lambda: reached(moment, data_dir) or process.poll() is not None)
+        until(lambda: reached(moment, data_dir) or process.poll() is not None)
         assert process.poll() is None, finish(process)
         process.kill()
 
@@ -362,7 +355,7 @@ def test_a_killed_owner_takes_its_server_along(cluster: Path) -> None:
         assert len(users_of(cluster)) > 3
         process.kill()
 
-    wait_until(lambda: not users_of(cluster), timeout_s=10)
+    until(lambda: not users_of(cluster), 10)
 
 
 def test_committed_data_outlives_the_kill_of_the_owner(cluster: Path) -> None:
@@ -500,40 +493,3 @@ def test_the_copy_of_a_living_owner_is_not_swept(data_dir: Path, public: Path, c
         assert copies == list(public.iterdir())
         assert any(copies[0].iterdir())
         finish(process)
-
-
-# -- spawn
-
-
-@pytest.mark.parametrize("user", [None, pytest.param(NOBODY, marks=as_root)])
-@pytest.mark.parametrize(
-    "own_way", ["pass", "signal.signal(15, signal.SIG_IGN)", "signal.pthread_sigmask(signal.SIG_BLOCK, [15])"]
-)
-def test_a_spawned_child_dies_with_its_parent_whatever_that_does_with_the_signal(
-    user: Account | None, own_way: str
-) -> None:
-    script = (
-        "import signal, sys; from asynch.processes import Account, spawn\n"
-        f"{own_way}\n"
-        f"child = spawn(['sleep', '600'], death_signal=signal.SIGTERM, user={user!r})\n"
-        "print(child.pid, flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
-    ) as parent:
-        assert parent.stdout is not None
-        child = Path("/proc") / parent.stdout.readline().strip() / "cmdline"
-        alive = child.read_bytes()
-        parent.kill()
-
-    assert alive.startswith(b"sleep")
-    wait_until(lambda: not child.exists() or child.read_bytes() != alive, timeout_s=10)
-
-
-def test_a_spawned_child_has_a_session_of_its_own() -> None:
-    child = spawn(["sleep", "600"], death_signal=signal.SIGKILL)
-    try:
-        assert os.getsid(child.pid) == child.pid != os.getsid(0)
-    finally:
-        child.kill()
-        child.wait()

@@ -12,19 +12,12 @@ from PIL import Image, ImageStat
 
 from asynch import db
 from tests.database import all_rows
-from tests.live import Live, MakeParts, let_host_work, serving
-from tests.rows import until
+from tests.live import MakeParts, serving
+from tests.sending import ended, fetched, file_of, status
 from tests.task_api import Api, working
+from tests.waiting import until
 
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture(autouse=True)
-def host(live: Live) -> None:
-    let_host_work(live.parts)
+pytestmark = pytest.mark.usefixtures("working_host")
 
 
 def send(api: Api, path: Path) -> str:
@@ -35,33 +28,14 @@ def send(api: Api, path: Path) -> str:
     return task_id
 
 
-def status(api: Api, task_id: str) -> dict[str, Any]:
-    told: dict[str, Any] = api.call("GET", f"/api/file/upload/progress/{task_id}").json()
-    return told
-
-
-def ended(api: Api, task_id: str) -> dict[str, Any]:
-    until(lambda: status(api, task_id)["status"] in ("completed", "failed"), 60)
-    return status(api, task_id)
-
-
-def file_of(api: Api, told: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = api.call("GET", f"/api/file/{told['repository_id']}").json()
-    return found
-
-
-def fetched(api: Api, url: str) -> bytes:
-    return api.live.call("GET", url.removeprefix("http://127.0.0.1")).content
-
-
 def left_over(api: Api) -> list[Path]:
     scratch = api.live.parts.settings.tmp_path / ".scratch"
     return list(scratch.iterdir()) if scratch.exists() else []
 
 
 def covered(api: Api, told: dict[str, Any]) -> dict[str, Any]:
-    until(lambda: file_of(api, told)["cover_url"], 60)
-    return file_of(api, told)
+    until(lambda: file_of(api, told["repository_id"])["cover_url"], 60)
+    return file_of(api, told["repository_id"])
 
 
 def test_a_film_is_stored_smaller_and_has_a_cover(api: Api, dsn: str, film: Path) -> None:
@@ -106,7 +80,7 @@ def test_compressing_is_seen_with_its_progress(api: Api, dsn: str, endless_film:
 def test_a_film_that_would_grow_stays_as_it_was(api: Api, dsn: str, long_film: Path) -> None:
     task_id = send(api, long_film)
     with working(api.live, dsn, media={"crf": 1}):
-        file = file_of(api, ended(api, task_id))
+        file = file_of(api, ended(api, task_id)["repository_id"])
 
     assert file["stored_size"] == file["size"]
     assert fetched(api, file["url"]) == long_film.read_bytes()
@@ -150,7 +124,7 @@ def test_a_resumed_film_is_compressed_too_and_known_by_what_was_sent(api: Api, d
         told = ended(api, task_id)
         assert told["status"] == "completed", told
 
-    assert file_of(api, told)["stored_size"] < len(data)
+    assert file_of(api, told["repository_id"])["stored_size"] < len(data)
     with film.open("rb") as file:
         again = api.call("POST", "/api/file/upload", files={"file": ("again.mp4", file)}).json()
     assert again["identity"] == told["repository_id"]

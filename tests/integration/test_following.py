@@ -13,15 +13,18 @@ import pytest
 from asynch import db
 from asynch.domain.states import State
 from tests.database import CALLS, all_rows
-from tests.integration import test_worker_life
-from tests.integration.test_worker_life import Life, living
+from tests.life import Life, living
 from tests.model_jobs import Job
 from tests.model_server import ModelServer
-from tests.rows import TENANT, add_model, ago, bend, row_of, until
+from tests.rows import TENANT, add_model, ago, bend, row_of
+from tests.waiting import until
 
 SOON = {"retry_after": 0}
 
-life = test_worker_life.life  #: a worker of this module's own
+
+@pytest.fixture
+def dsn(own_dsn: str) -> str:
+    return own_dsn
 
 
 def later(**steer: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import io
 import resource
 import socket
 import threading
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,9 @@ import pytest
 from asynch.errors import ErrorCode, ExecutorError
 from asynch.executors import Call
 from asynch.executors.http import HttpExecutor
-from tests.calls import LOOPBACK, failure, open_fds, order, peer, read_request, run, saying, until
+from tests.calls import failure, open_fds, order, peer, read_request, run, saying
 from tests.model_server import ModelServer
-
-
-@pytest.fixture
-def model() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-def executor() -> HttpExecutor:
-    return HttpExecutor(LOOPBACK)
+from tests.waiting import until
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import io
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,31 +15,9 @@ from asynch.errors import CallCut, CutReason
 from asynch.executors import Call
 from asynch.executors.http import HttpExecutor
 from asynch.executors.session import Line, Wire
-from tests.calls import (
-    LOOPBACK,
-    Sink,
-    assert_cut,
-    attempt,
-    cut_at,
-    open_fds,
-    order,
-    peer,
-    read_request,
-    saying,
-    until,
-)
+from tests.calls import Sink, assert_cut, attempt, cut_at, open_fds, order, peer, read_request, saying
 from tests.model_server import ModelServer
-
-
-@pytest.fixture
-def model() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-def executor() -> HttpExecutor:
-    return HttpExecutor(LOOPBACK)
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("reason", list(CutReason))

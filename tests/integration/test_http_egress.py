@@ -20,31 +20,9 @@ from asynch.errors import ErrorCode
 from asynch.executors import Call
 from asynch.executors.egress import Policy
 from asynch.executors.http import HttpExecutor
-from tests.calls import (
-    LOOPBACK,
-    Names,
-    Sink,
-    assert_cut,
-    cut_at,
-    failure,
-    order,
-    peer,
-    read_request,
-    run,
-    until,
-)
+from tests.calls import LOOPBACK, Names, Sink, assert_cut, cut_at, failure, order, peer, read_request, run
 from tests.model_server import ModelServer
-
-
-@pytest.fixture
-def model() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-def executor() -> HttpExecutor:
-    return HttpExecutor(LOOPBACK)
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("policy", [Policy(), Policy.parse(["127.0.0.1"], deny=["127.0.0.0/8"])])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -13,20 +12,10 @@ import pytest
 
 from asynch.errors import ErrorCode
 from asynch.executors.http import HttpExecutor
-from tests.calls import LOOPBACK, failure, order, peer, run, saying, until
+from tests.calls import failure, order, peer, run, saying
 from tests.model_bodies import pieces
 from tests.model_server import ModelServer
-
-
-@pytest.fixture
-def model() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-def executor() -> HttpExecutor:
-    return HttpExecutor(LOOPBACK)
+from tests.waiting import until
 
 
 def test_the_payload_reaches_the_model_as_the_bytes_that_were_sent(executor: HttpExecutor, model: ModelServer) -> None:

@@ -17,8 +17,8 @@ import requests
 from asynch.errors import StorageError
 from asynch.storage import http
 from asynch.storage.http import HttpStorage
-from tests.rows import until
 from tests.upload_service import Mood, UploadService
+from tests.waiting import until
 
 TOKEN = "s3cr3t-of-the-creator"
 SENDER = {"Authorization": f"Bearer {TOKEN}", "X-User-Info": '{"tenantId": 7}'}

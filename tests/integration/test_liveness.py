@@ -25,14 +25,10 @@ from asynch.worker.poller import Poller
 from asynch.worker.running import Run, Running
 from asynch.worker.tmpdir import TmpDir
 from tests.database import all_rows
-from tests.rows import TENANT, Worker, a_claim, add_model, add_task, add_tasks, row_of, state_of, until, worker
+from tests.rows import TENANT, Worker, a_claim, add_model, add_task, add_tasks, row_of, state_of, worker
+from tests.waiting import until
 
 KEEP = workers.Retention(failed_s=60.0, queue_timeout_s=60.0)
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 @pytest.fixture

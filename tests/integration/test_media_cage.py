@@ -23,7 +23,7 @@ from asynch.errors import CallCut, CutReason, ProcessorError, TmpUnavailable
 from asynch.media import Limits, Piece, cage
 from asynch.media.caged import Ran, run_caged
 from tests.clips import H264, Bench, MakeBench, ffmpeg
-from tests.rows import until
+from tests.waiting import until
 
 MIB = 1 << 20
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and death signals are Linux's")

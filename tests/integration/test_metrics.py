@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -24,25 +23,20 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from asynch import db
 from asynch.service import keys, survey
 from asynch.store import survey as store
-from tests.database import run_on
-from tests.integration.test_cli import refused
-from tests.integration.test_supervisor import REPOSITORY, clean_environ
+from tests.database import database
 from tests.live import KEY, Live, MakeParts, parts_on, serving
 from tests.model_server import ModelServer
+from tests.programs import REPOSITORY, answers, clean_environ, free_port, refused
 from tests.proxy import Proxy
-from tests.rows import add_model, add_task, add_tasks, until
+from tests.rows import add_model, add_task, add_tasks
 from tests.task_api import Api
+from tests.waiting import until
 
 DEPLOY = REPOSITORY / "deploy"
 PROXIED = {"X-Forwarded-For": "203.0.113.5"}
 
 #: name to label sets and values
 Scrape = dict[str, list[tuple[dict[str, str], float]]]
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 def parsed(text: str) -> Scrape:
@@ -93,19 +87,6 @@ def role(name: str, home: Path, dsn: str, **settings: object) -> Iterator[subpro
         process.wait(20)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=5).ok
-    except requests.ConnectionError:
-        return False
-
-
 # -- a worker and an API that have done a little of everything -----------------------------------------------------
 
 
@@ -121,10 +102,8 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene_dsn(server_dsn: str, template: str) -> Iterator[str]:
-    name = f"asynch_test_{uuid.uuid4().hex[:12]}"
-    run_on(server_dsn, "CREATE DATABASE {} TEMPLATE {}", name, template)
-    yield make_conninfo(server_dsn, dbname=name)
-    run_on(server_dsn, "DROP DATABASE {} WITH (FORCE)", name)
+    with database(server_dsn, template) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

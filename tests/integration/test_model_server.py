@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import requests
 
 from asynch.executors.http import HttpExecutor
-from tests.calls import LOOPBACK, assert_cut, attempt, cut_at, order, run, until
+from tests.calls import LOOPBACK, assert_cut, attempt, cut_at, order, run
 from tests.model_server import ModelServer
+from tests.waiting import until
 
 
 def test_calls_open_together_are_counted_overall_and_per_path() -> None:

@@ -11,11 +11,6 @@ from tests.fuzzing import fuzz
 from tests.live import MakeParts
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 @pytest.mark.slow
 def test_no_request_about_other_things_breaks_what_the_document_says(
     make_parts: MakeParts, pool: db.Pool, tmp_path: Path

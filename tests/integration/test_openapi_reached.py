@@ -13,21 +13,15 @@ from flask import Flask
 from websockets.sync.client import connect
 
 from asynch import db
-from asynch.web.app import create_app
-from asynch.web.openapi.document import build, methods_of
+from asynch.web.openapi.document import methods_of
 from asynch.web.openapi.links import LINKS
 from asynch.web.openapi.operations import OPERATIONS
 from tests import rows
-from tests.integration.test_openapi import Json, expect_shape, expect_told, told_path
-from tests.integration.test_routes_matrix import HERE, cast_on
-from tests.live import MakeParts, parts_on, serving
+from tests.document import Json, expect_shape, expect_told, told_path
+from tests.live import MakeParts, serving
+from tests.routes import HERE, cast_on
 from tests.scenarios import ADMIN, SCENARIOS, Stage
 from tests.task_api import Hand
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 @pytest.fixture
@@ -35,18 +29,6 @@ def stage(make_parts: MakeParts, pool: db.Pool, dsn: str) -> Iterator[Stage]:
     with serving(make_parts(auth={"mode": "apikey"})) as live, rows.worker(dsn) as worker:
         team = cast_on(live, pool)
         yield Stage(team, Hand(worker, live), team.things())
-
-
-@pytest.fixture(scope="module")
-def app(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    """What is told is the same for all tests, and takes longer to make than most of them."""
-    with db.open_pool(module_dsn, size=1, name="tests") as pool:
-        yield create_app(parts_on(pool, tmp_path_factory.mktemp("told"), auth={"mode": "apikey"}))
-
-
-@pytest.fixture(scope="module")
-def document(app: Flask) -> Json:
-    return build(app, app.extensions["asynch"].settings)
 
 
 def route_of(app: Flask, endpoint: str) -> str:

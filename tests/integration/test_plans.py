@@ -6,7 +6,6 @@ so theirs must hold wherever there are rows, even when ANALYZE last saw none.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from datetime import UTC, date, datetime, timedelta
@@ -14,7 +13,6 @@ from typing import Any, cast
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from asynch import db
 from asynch.db import Row
@@ -31,7 +29,7 @@ from asynch.store.stats import StatFilter
 from asynch.store.tasks import NewTask, TaskFilter
 from asynch.store.webhooks import DeliveryFilter
 from asynch.worker import outcomes
-from tests.database import run_on
+from tests.database import database
 
 LANES, ROWS = 1000, 50_000
 KEEP = workers.Retention(60.0, 60.0)
@@ -226,25 +224,17 @@ def empty(module_dsn: str) -> str:
 @pytest.fixture(scope="module")
 def surprised(server_dsn: str, template: str) -> Iterator[str]:
     """Full, but ANALYZE saw it empty."""
-    name = f"asynch_test_{uuid.uuid4().hex[:12]}"
-    run_on(server_dsn, "CREATE DATABASE {} TEMPLATE {}", name, template)
-    dsn = make_conninfo(server_dsn, dbname=name)
-    execute(dsn, "ALTER TABLE asynch_task SET (autovacuum_enabled = off)", "VACUUM ANALYZE", FILL)
-    yield dsn
-    run_on(server_dsn, "DROP DATABASE {} WITH (FORCE)", name)
+    with database(server_dsn, template) as dsn:
+        execute(dsn, "ALTER TABLE asynch_task SET (autovacuum_enabled = off)", "VACUUM ANALYZE", FILL)
+        yield dsn
 
 
 @pytest.fixture(scope="module")
 def filled(server_dsn: str, surprised: str) -> Iterator[str]:
     """Full, and the planner knows it."""
-    name = f"asynch_test_{uuid.uuid4().hex[:12]}"
-    run_on(
-        server_dsn, "CREATE DATABASE {} TEMPLATE {}", name, str(psycopg.conninfo.conninfo_to_dict(surprised)["dbname"])
-    )
-    dsn = make_conninfo(server_dsn, dbname=name)
-    execute(dsn, "VACUUM ANALYZE")
-    yield dsn
-    run_on(server_dsn, "DROP DATABASE {} WITH (FORCE)", name)
+    with database(server_dsn, str(psycopg.conninfo.conninfo_to_dict(surprised)["dbname"])) as dsn:
+        execute(dsn, "VACUUM ANALYZE")
+        yield dsn
 
 
 @pytest.fixture(params=["empty", "surprised", "filled"])

@@ -19,13 +19,9 @@ from asynch.worker import outcomes
 from tests.database import all_rows
 from tests.live import Live
 from tests.model_server import ModelServer
-from tests.rows import bend, row_of, until
+from tests.rows import bend, row_of
 from tests.task_api import TERMS, Api, Hand, problem, working
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
+from tests.waiting import until
 
 
 @pytest.fixture

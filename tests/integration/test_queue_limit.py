@@ -25,11 +25,6 @@ DEPTH = "SELECT count(*) AS n FROM asynch_task WHERE state IN (0, 1)"
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def second(dsn: str, make_parts: MakeParts) -> Iterator[Live]:
     """Another API process on the same database: its own application, pool and memory."""
     first = make_parts()

@@ -12,11 +12,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-import requests
 
-from tests.integration.test_cli import environ
-from tests.integration.test_supervisor import REPOSITORY
-from tests.rows import until
+from tests.programs import REPOSITORY, answers, environ, free_port
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -28,11 +26,11 @@ def ear(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def bare_dsn(emptied_dsn: str) -> Iterator[str]:
+def bare_dsn(dsn: str) -> Iterator[str]:
     """A place in the database where no schema is yet."""
-    with psycopg.connect(emptied_dsn, autocommit=True) as conn:
+    with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute("CREATE SCHEMA bare")
-        yield f"{emptied_dsn} options='-c search_path=bare'"
+        yield f"{dsn} options='-c search_path=bare'"
         conn.execute("DROP SCHEMA bare CASCADE")
 
 
@@ -54,16 +52,8 @@ def role(name: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=5).ok
-    except requests.ConnectionError:
-        return False
-
-
 def test_the_api_is_ready_when_its_database_is(tmp_path: Path, ear: socket.socket, bare_dsn: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     env = environ(tmp_path, bare_dsn)
     with role("api", {**env, "ASYNCH_SERVER__PORT": port, "NOTIFY_SOCKET": ear.getsockname()}):
         until(lambda: answers(f"http://127.0.0.1:{port}/healthz"), 30.0)
@@ -74,8 +64,8 @@ def test_the_api_is_ready_when_its_database_is(tmp_path: Path, ear: socket.socke
         assert ear.recv(100) == b"READY=1"
 
 
-def test_a_worker_asks_for_the_time_its_drain_needs(tmp_path: Path, ear: socket.socket, emptied_dsn: str) -> None:
-    env = environ(tmp_path, emptied_dsn, ASYNCH_WORKER__DRAIN_TIMEOUT="5m")
+def test_a_worker_asks_for_the_time_its_drain_needs(tmp_path: Path, ear: socket.socket, dsn: str) -> None:
+    env = environ(tmp_path, dsn, ASYNCH_WORKER__DRAIN_TIMEOUT="5m")
     with role("worker", {**env, "NOTIFY_SOCKET": ear.getsockname(), "WATCHDOG_USEC": "60000000"}) as worker:
         assert [ear.recv(100), ear.recv(100)] == [b"READY=1", b"WATCHDOG=1"]
 

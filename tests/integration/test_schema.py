@@ -22,7 +22,7 @@ from asynch.service import schema
 from asynch.store import workers
 from tests.database import all_rows, run_on
 from tests.live import KEY
-from tests.rows import until
+from tests.waiting import until
 
 REPOSITORY = Path(asynch.__file__).parents[1]
 OTHER_KEY = "B" * 43 + "="
@@ -56,6 +56,11 @@ COMMON = "id tenant_id creator created_at updater updated_at deleted_at"
 SYSTEM = [found for found in binaries._installations() if not found.movable and found.major >= binaries.OLDEST_MAJOR][
     -1:
 ]
+
+
+@pytest.fixture
+def dsn(own_dsn: str) -> str:
+    return own_dsn
 
 
 @pytest.fixture

@@ -21,17 +21,12 @@ from asynch.store.files import NewUpload, insert_upload
 from asynch.store.webhooks import insert_key
 from asynch.wiring import make_storage
 from tests.database import all_rows
-from tests.integration.test_cli import environ, run
+from tests.programs import environ, run
 from tests.rows import add_model, add_tasks, bend, rows_of
 
 OLD, NEW, LOST = (Fernet.generate_key().decode() for _ in range(3))
 OLD_BOX, NEW_BOX, BOTH, LOST_BOX = SecretBox([OLD]), SecretBox([NEW]), SecretBox([NEW, OLD]), SecretBox([LOST])
 TENANTS = (3, 7)
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 @pytest.fixture

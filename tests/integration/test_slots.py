@@ -24,12 +24,8 @@ from asynch.worker.poller import Limits, Poller
 from asynch.worker.running import Running
 from asynch.worker.tmpdir import TmpDir
 from tests.database import all_rows, run_on
-from tests.rows import Worker, add_model, add_task, bend, until, worker
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
+from tests.rows import Worker, add_model, add_task, bend, worker
+from tests.waiting import until
 
 
 def slot_locks(pool: db.Pool) -> list[tuple[int, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,17 +21,13 @@ from websockets.sync.client import connect
 
 from asynch import db
 from asynch.processes import spawn
-from tests.bench.place import free_port
 from tests.live import KEY
-from tests.rows import bend, until
+from tests.programs import clean_environ, free_port
+from tests.rows import bend
 from tests.task_api import Api, Hand
+from tests.waiting import until
 
 MOST = 40
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 class Server:
@@ -48,12 +43,11 @@ class Server:
         self.log = home / "streams.log"
 
     def start(self) -> None:
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("ASYNCH_")}
         with self.log.open("ab") as log:
             self.process = spawn(
                 [sys.executable, "-m", "asynch", "api", "--config", str(self._config)],
                 death_signal=signal.SIGKILL,
-                env=environ,
+                env=clean_environ(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -17,9 +16,9 @@ import pytest
 import requests
 
 from tests.model_server import ModelServer
-from tests.rows import until
+from tests.programs import REPOSITORY, clean_environ
+from tests.waiting import until
 
-REPOSITORY = Path(__file__).parents[2]
 GONE_S = 10.0
 
 
@@ -87,14 +86,17 @@ class Up:
             return self.call("GET", "/readyz").status_code == 200
         return False
 
+    def come_back(self) -> None:
+        """Wait until it is ready again, which may take the end of what hangs first; AssertionError with what it said."""
+        try:
+            until(self.is_ready, 90.0)
+        except AssertionError as exc:
+            raise AssertionError("\n".join(self.errors.read_text().splitlines()[-40:])) from exc
+
     def finish(self, number: signal.Signals) -> int:
         """End it by a signal; its exit code."""
         self.process.send_signal(number)
         return self.process.wait(40)
-
-
-def clean_environ(**more: str) -> dict[str, str]:
-    return {**{k: v for k, v in os.environ.items() if not k.startswith("ASYNCH_")}, **more}
 
 
 @contextmanager
@@ -128,12 +130,6 @@ def running(home: Path) -> Iterator[Up]:
         yield one
 
 
-@pytest.fixture
-def model() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
 def result_of(running: Up, task_id: str) -> Any:
     """The item of a task once it is final."""
     item: dict[str, Any] = {}
@@ -152,6 +148,25 @@ def create(running: Up, model: ModelServer, **payload: Any) -> str:
     running.call("POST", "/model/createModel", {"modelName": name, "baseUrl": model.url})  # or it is there
     task = running.post("/task/createTask", {"modelName": name, "requestPayload": payload})
     return str(task["taskId"])
+
+
+def port_of(postgres: psutil.Process) -> int:
+    return int(postgres.cmdline()[-1].rpartition("=")[2])
+
+
+@contextmanager
+def taken(port: int) -> Iterator[None]:
+    """Somebody else has this port: as soon as the last child of the killed server has closed what it inherited."""
+    listeners: list[socket.socket] = []
+
+    def listens() -> bool:
+        with suppress(OSError):
+            listeners.append(socket.create_server(("127.0.0.1", port)))
+        return bool(listeners)
+
+    until(listens)
+    with listeners[0]:
+        yield
 
 
 def test_it_says_ready_and_where_once_it_is(running: Up) -> None:
@@ -204,7 +219,7 @@ def test_a_child_that_is_killed_is_started_again(running: Up, model: ModelServer
     victim = running.child("asynch", role)
     victim.kill()
     until(lambda: not victim.is_running())
-    until(running.is_ready, 40.0)
+    running.come_back()
 
     assert result_of(running, create(running, model))["status"] == "completed"
 
@@ -214,7 +229,7 @@ def test_tasks_outlive_a_killed_postgres(running: Up, model: ModelServer) -> Non
     postgres = running.child("postgres", "--port")
     postgres.kill()
     until(lambda: not postgres.is_running())
-    until(running.is_ready, 40.0)
+    running.come_back()
 
     assert [result_of(running, task)["status"] for task in tasks] == ["completed"] * 3
 
@@ -224,21 +239,22 @@ def test_a_killed_postgres_takes_no_child_along(running: Up) -> None:
     postgres = running.child("postgres", "--port")
     postgres.kill()
     until(lambda: not postgres.is_running())
-    until(running.is_ready, 40.0)
+    running.come_back()
 
     assert {role: running.child("asynch", role).pid for role in ("api", "worker")} == before
 
 
 def test_a_postgres_that_lost_its_port_comes_back_on_another(running: Up, model: ModelServer) -> None:
     supervisor, postgres = psutil.Process(running.process.pid), running.child("postgres", "--port")
-    port = int(postgres.cmdline()[-1].rpartition("=")[2])
+    port = port_of(postgres)
     supervisor.suspend()
     postgres.kill()
     until(lambda: postgres.status() == psutil.STATUS_ZOMBIE)
-    with socket.create_server(("127.0.0.1", port)):
+    with taken(port):
         supervisor.resume()
         until(lambda: not postgres.is_running())
-        until(running.is_ready, 40.0)
+        running.come_back()
+        assert port_of(running.child("postgres", "--port")) != port
         assert result_of(running, create(running, model))["status"] == "completed"
 
 

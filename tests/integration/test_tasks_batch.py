@@ -10,11 +10,6 @@ from tests.database import all_rows
 from tests.task_api import Api, pointers, problem
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def errors(item: dict[str, Any]) -> list[str]:
     """Where one item of a batch is wrong."""
     assert item["error"]["code"] == "invalid_input", item

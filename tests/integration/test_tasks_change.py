@@ -10,13 +10,9 @@ from asynch import db
 from asynch.service import tasks as service
 from tests.database import all_rows
 from tests.model_server import ModelServer
-from tests.rows import bend, row_of, until
+from tests.rows import bend, row_of
 from tests.task_api import BODY, Api, Hand, pointers, problem, put_back, working
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
+from tests.waiting import until
 
 
 def state(api: Api, task_id: str) -> tuple[int, str, bool]:

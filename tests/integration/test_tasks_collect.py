@@ -16,8 +16,9 @@ from asynch import db
 from asynch.worker import outcomes
 from tests import rows
 from tests.live import Live, MakeParts, serving
-from tests.rows import row_of, rows_of, until
+from tests.rows import row_of, rows_of
 from tests.task_api import BODY, TERMS, Api, Hand, expire, pointers, problem, purge_rows
+from tests.waiting import until
 
 EVERY_CALL = {"mark_fetched": ["getTaskBatch", "getTaskResult", "result"]}
 ITEM = {
@@ -25,11 +26,6 @@ ITEM = {
     "progress", "message", "ossFile", "fileType", "fileSize", "errorMsg", "retryCount", "createdAt", "startedAt",
     "finishedAt", "expireAt",
 }  # fmt: skip
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 @pytest.fixture

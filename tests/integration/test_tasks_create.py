@@ -11,15 +11,11 @@ from asynch import db
 from tests.database import all_rows
 from tests.live import MakeParts, serving
 from tests.model_server import ModelServer
-from tests.rows import row_of, until
+from tests.rows import row_of
 from tests.task_api import Api, Hand, pointers, problem, working
+from tests.waiting import until
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 # The answer

@@ -32,11 +32,6 @@ MANY = settings(
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def api(live: Live) -> Api:
     """Tenant 0, with a model."""
     made = Api(live)

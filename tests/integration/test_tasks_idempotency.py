@@ -24,11 +24,6 @@ REPLAYED = "Idempotency-Replayed"
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def api(live: Live) -> Api:
     """Tenant 0, with models."""
     made = Api(live)

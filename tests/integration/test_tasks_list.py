@@ -12,11 +12,6 @@ from tests.rows import bend
 from tests.task_api import Api, Hand, pointers, problem
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def ids(api: Api, **body: Any) -> list[str]:
     return [item["taskId"] for item in api.listed(**body)["list"]]
 

@@ -17,11 +17,7 @@ from tests.database import all_rows
 from tests.live import MakeParts, serving
 from tests.rows import ago, bend, row_of
 from tests.task_api import Api, Hand, problem
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
+from tests.waiting import until
 
 
 def know_pace(pool: db.Pool, task_id: str, seconds: float) -> None:
@@ -190,8 +186,7 @@ def test_waiting_leaves_threads_to_the_others(make_parts: MakeParts) -> None:
         waiting = threading.Thread(target=api.get, args=(task,), kwargs={"headers": {"Prefer": "wait=2"}})
         waiting.start()
         parts = live.parts
-        while parts.tasks.seats._value:  # until it has its seat
-            threading.Event().wait(0.01)
+        until(lambda: not parts.tasks.seats._value)  # it has its seat
         began = monotonic()
         Api(type(live)(live.url, parts)).get(task, headers={"Prefer": "wait=2"})
 

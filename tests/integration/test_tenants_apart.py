@@ -17,11 +17,6 @@ MINE, THEIRS = 7, 8
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def mine(api: Api) -> Api:
     return api.of(MINE)
 

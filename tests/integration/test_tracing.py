@@ -19,15 +19,15 @@ import requests
 
 from asynch import db, otlp, spans
 from tests.collector import Collector, Seen
-from tests.integration.test_supervisor import REPOSITORY, clean_environ
 from tests.live import KEY, MakeParts, serving
 from tests.model_server import ModelServer
+from tests.programs import REPOSITORY, clean_environ, free_port
 from tests.receiver import Mood, Receiver
-from tests.rows import ago, bend, row_of, until
-from tests.seaweed import free_ports
+from tests.rows import ago, bend, row_of
 from tests.task_api import Api, put_back, working
 from tests.upload_service import Mood as UploadMood
 from tests.upload_service import UploadService
+from tests.waiting import until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
@@ -37,11 +37,6 @@ INTERNAL, SERVER, CLIENT, CONSUMER = 1, 2, 3, 5
 #: the command line where the packages are not installed
 WITHOUT_EXTRA = "import sys; sys.modules['opentelemetry'] = None; from asynch.cli import main; main()"
 CREATION = "POST /task/createTask"
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 @pytest.fixture(autouse=True)
@@ -264,7 +259,7 @@ def test_looks_at_health_and_metrics_are_not_told(make_parts: MakeParts, collect
 def test_a_dead_collector_costs_nothing_but_one_warning(
     make_parts: MakeParts, dsn: str, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     with both(make_parts, dsn, f"http://127.0.0.1:{port}") as api:
         api.model(baseUrl=receiver.url)
         assert [ends(api, create(api))["state"] for _ in range(20)] == [2] * 20

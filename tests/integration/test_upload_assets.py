@@ -10,11 +10,6 @@ from tests.live import Live, MakeParts, serving
 from tests.task_api import problem
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def test_the_page_runs_its_own_scripts_alone(live: Live) -> None:
     answer = live.call("GET", "/upload")
 

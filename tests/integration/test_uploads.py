@@ -24,21 +24,14 @@ from asynch.cleaner.purge import purge
 from asynch.incoming import Incoming
 from asynch.worker.sweep import sweep_incoming
 from tests.database import all_rows
-from tests.live import Live, MakeParts, let_host_work, serving
-from tests.rows import until
+from tests.live import MakeParts, serving
+from tests.sending import completed, fetched, incoming, status
 from tests.task_api import CLEANER, Api, problem, working
+from tests.waiting import until
+
+pytestmark = pytest.mark.usefixtures("working_host")
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture(autouse=True)
-def host(live: Live) -> None:
-    let_host_work(live.parts)
 
 
 def send(api: Api, data: bytes = PNG, name: str = "a picture.png", **fields: str) -> requests.Response:
@@ -50,24 +43,6 @@ def refused(answer: requests.Response, status: int) -> dict[str, Any]:
     assert problem(answer)[0] == status, answer.text
     told: dict[str, Any] = answer.json()
     return told
-
-
-def status(api: Api, task_id: str) -> dict[str, Any]:
-    answer = api.call("GET", f"/api/file/upload/progress/{task_id}")
-    assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
-
-
-def completed(api: Api, task_id: str) -> dict[str, Any]:
-    until(lambda: status(api, task_id)["status"] in ("completed", "failed"), 20)
-    told = status(api, task_id)
-    assert told["status"] == "completed", told
-    return told
-
-
-def incoming(api: Api) -> list[str]:
-    return sorted(os.listdir(api.live.parts.settings.tmp_path / ".incoming"))
 
 
 def test_a_file_is_received_at_once_and_stored_by_a_worker(api: Api, dsn: str) -> None:
@@ -84,12 +59,7 @@ def test_a_file_is_received_at_once_and_stored_by_a_worker(api: Api, dsn: str) -
     assert told["filename"] == "a picture.png"
     assert told["file_size"] == len(PNG)
     assert told["progress"] == 100
-    assert stored(api, told) == PNG
-
-
-def stored(api: Api, told: dict[str, Any]) -> bytes:
-    path = told["oss_path"].removeprefix("http://127.0.0.1")
-    return api.live.call("GET", path).content
+    assert fetched(api, told["oss_path"]) == PNG
 
 
 def test_the_file_tells_what_it_is(api: Api, dsn: str) -> None:
@@ -142,7 +112,7 @@ def test_the_same_content_twice_at_once_is_one_file(api: Api, dsn: str) -> None:
         told = [completed(api, task_id) for task_id in sent]
 
     assert len({t["repository_id"] for t in told}) == 1
-    assert {stored(api, t) for t in told} == {PNG}
+    assert {fetched(api, t["oss_path"]) for t in told} == {PNG}
     files = list(api.live.parts.settings.files_path.rglob("*.png"))
     assert len(files) == 1
 
@@ -155,7 +125,7 @@ def test_whatever_the_bytes_are_they_arrive(api: Api, dsn: str, body: bytes) -> 
     sent = PNG + body
     task_id = send(api, sent).json()["task_id"]
     with working(api.live, dsn):
-        assert stored(api, completed(api, task_id)) == sent
+        assert fetched(api, completed(api, task_id)["oss_path"]) == sent
 
 
 def test_a_type_is_told_by_content_not_by_name(api: Api) -> None:
@@ -307,7 +277,7 @@ def test_a_file_outlives_the_task_that_stored_it(api: Api, dsn: str, pool: db.Po
     purge(pool, replace(CLEANER, delete_results=True), api.live.parts.storage)
 
     assert all_rows(pool, "SELECT id FROM asynch_task") == []
-    assert stored(api, completed(api, task_id)) == PNG
+    assert fetched(api, completed(api, task_id)["oss_path"]) == PNG
     assert told["repository_id"] == completed(api, task_id)["repository_id"]
 
 
@@ -390,7 +360,7 @@ def test_a_host_without_workers_hands_its_files_over_to_others(
     elsewhere = {"threads": 4, "uploaders": 2, "poll_interval": 0.1, "drain_timeout": 0, "tmp_dir": str(tmp_path / "b")}
     with working(api.live, dsn, worker=elsewhere):
         told = completed(api, task_id)
-        assert stored(api, told) == PNG
+        assert fetched(api, told["oss_path"]) == PNG
         until(lambda: not api.live.parts.storage.exists(f"0/direct/{task_id}"), 10)
 
 

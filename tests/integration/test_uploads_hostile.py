@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
-import os
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,8 +13,8 @@ import requests
 
 from asynch import db
 from tests.database import all_rows
-from tests.integration.test_web_server import Api as Process
-from tests.integration.test_web_server import until
+from tests.sending import incoming
+from tests.served import Served
 from tests.task_api import Api, pointers, problem
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
@@ -25,11 +22,6 @@ TUS = {"Tus-Resumable": "1.0.0"}
 PIECE = {**TUS, "Content-Type": "application/offset+octet-stream", "Upload-Offset": "0"}
 MULTIPART = "multipart/form-data; boundary=x"
 MOST_ID = 2**63 - 1
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 def part(value: bytes, name: str = "file", more: str = "") -> bytes:
@@ -52,10 +44,6 @@ def begin(api: Api, metadata: str = "", length: str = "5") -> requests.Response:
 
 def coded(value: bytes) -> str:
     return base64.b64encode(value).decode()
-
-
-def incoming(api: Api) -> list[str]:
-    return sorted(os.listdir(api.live.parts.settings.tmp_path / ".incoming"))
 
 
 # Texts that cannot be stored
@@ -309,20 +297,9 @@ def test_an_upload_is_no_task_of_its_tenant(api: Api, pool: db.Pool) -> None:
 # Below the application: the bytes of HTTP itself, at the real server
 
 
-@pytest.fixture
-def process(dsn: str, tmp_path: Path) -> Iterator[Process]:
-    made = Process(dsn, tmp_path)
-    try:
-        until(made.is_up, most_s=60)
-        yield made
-    finally:
-        print(made.log.read_text())
-        made.close()
-
-
-def said(process: Process, *pieces: bytes, ends: bool = False) -> list[int]:
+def said(served: Served, *pieces: bytes, ends: bool = False) -> list[int]:
     """The statuses of all answers to these bytes, 0 for none in the end."""
-    with socket.create_connection(("127.0.0.1", process.port), timeout=20) as line:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as line:
         for piece in pieces:
             line.sendall(piece)
         if ends:
@@ -345,26 +322,26 @@ WHOLE = FILE + END
 CHUNKED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(WHOLE), WHOLE)
 
 
-def test_the_server_takes_forms_however_they_are_framed_and_refuses_lies(process: Process) -> None:
+def test_the_server_takes_forms_however_they_are_framed_and_refuses_lies(served: Served) -> None:
     size = len(WHOLE)
-    assert said(process, posting(f"Content-Length: {size}"), WHOLE) == [200]
-    assert said(process, posting("Transfer-Encoding: chunked"), CHUNKED) == [200]
-    assert said(process, posting(f"Content-Length: {size}", "Expect: 100-continue"), WHOLE) == [100, 200]
-    assert said(process, posting(f"Content-Length: {size}"), WHOLE[:-10], ends=True) in ([400], [])
-    assert said(process, posting(f"Content-Length: {size - 10}"), WHOLE)[0] == 400
-    assert said(process, posting(f"Content-Length: {size}", "Content-Length: 5"), WHOLE)[0] == 400
-    assert said(process, posting(f"Content-Length: {size}", "Transfer-Encoding: chunked"), CHUNKED)[0] == 400
-    assert said(process, posting("Content-Length: -1"), WHOLE)[0] == 400
-    assert said(process, posting(f"Content-Length: {2**70}"), WHOLE)[0] == 413
+    assert said(served, posting(f"Content-Length: {size}"), WHOLE) == [200]
+    assert said(served, posting("Transfer-Encoding: chunked"), CHUNKED) == [200]
+    assert said(served, posting(f"Content-Length: {size}", "Expect: 100-continue"), WHOLE) == [100, 200]
+    assert said(served, posting(f"Content-Length: {size}"), WHOLE[:-10], ends=True) in ([400], [])
+    assert said(served, posting(f"Content-Length: {size - 10}"), WHOLE)[0] == 400
+    assert said(served, posting(f"Content-Length: {size}", "Content-Length: 5"), WHOLE)[0] == 400
+    assert said(served, posting(f"Content-Length: {size}", "Transfer-Encoding: chunked"), CHUNKED)[0] == 400
+    assert said(served, posting("Content-Length: -1"), WHOLE)[0] == 400
+    assert said(served, posting(f"Content-Length: {2**70}"), WHOLE)[0] == 413
     for lie in (b"zz\r\nabc\r\n0\r\n\r\n", b"3\r\nabcdef\r\n0\r\n\r\n", b"3;\r\r\nabc\r\n0\r\n\r\n"):
-        assert said(process, posting("Transfer-Encoding: chunked"), lie)[0] == 400
+        assert said(served, posting("Transfer-Encoding: chunked"), lie)[0] == 400
         json = head("POST", "/task/createTask", "Content-Type: application/json", "Transfer-Encoding: chunked")
-        assert said(process, json, lie)[0] == 400
+        assert said(served, json, lie)[0] == 400
         tus = [f"{name}: {value}" for name, value in PIECE.items()]
         begun = head("POST", "/api/file/tus", *tus, "Upload-Length: 9", "Transfer-Encoding: chunked")
-        assert said(process, begun, lie)[0] == 400
-    assert said(process, posting("Transfer-Encoding: chunked"), CHUNKED[:-7], ends=True) in ([400], [])
-    assert said(process, posting(), WHOLE)[0] == 400
-    assert said(process, posting("X-A: " + "a" * 100_000), WHOLE)[0] in (400, 431)
-    assert said(process, head("HEAD", "/api/file/tus/1", "Tus-Resumable: 1.0.0")) == [404]
-    assert process.is_up()
+        assert said(served, begun, lie)[0] == 400
+    assert said(served, posting("Transfer-Encoding: chunked"), CHUNKED[:-7], ends=True) in ([400], [])
+    assert said(served, posting(), WHOLE)[0] == 400
+    assert said(served, posting("X-A: " + "a" * 100_000), WHOLE)[0] in (400, 431)
+    assert said(served, head("HEAD", "/api/file/tus/1", "Tus-Resumable: 1.0.0")) == [404]
+    assert served.is_up()

@@ -19,11 +19,6 @@ SECRET = "gateway-word-ü"
 SENT = SECRET.encode()
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def mode(*proxies: str) -> dict[str, Any]:
     return {
         "auth": {"mode": "gateway", "gateway": {"secret": SECRET}},

@@ -26,7 +26,7 @@ from asynch.service.issuer import KeySet
 from asynch.service.tokens import TokenRefused, Verifier, keys_of, read_key_set, static_key
 from tests.calls import peer, read_request
 from tests.live import Live, MakeParts, serving
-from tests.rows import until
+from tests.waiting import until
 
 RSA_KEY, OTHER_KEY = (rsa.generate_private_key(65537, 2048) for _ in range(2))
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
@@ -110,11 +110,6 @@ def issuing() -> Iterator[Issuer]:
 def place() -> Iterator[Issuer]:
     with issuing() as running:
         yield running
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 def live_with(make_parts: MakeParts, **more: Any) -> Any:

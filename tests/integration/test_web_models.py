@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +13,7 @@ from asynch import db
 from asynch.store import models as store
 from tests.database import all_rows
 from tests.live import Live, MakeParts, serving
+from tests.waiting import until
 
 URL = "http://127.0.0.1:9/run"
 SECRET = "sk-0123456789abcdef"
@@ -33,11 +33,6 @@ DEFAULTS = {
     "maxResultBytes": 1 << 30,
     "remark": "",
 }
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 def create(live: Live, name: str = "m", /, **fields: Any) -> str:
@@ -365,11 +360,7 @@ def test_a_deletion_waits_for_a_creator_that_is_in_the_lane(live: Live, pool: db
 def until_someone_waits(pool: db.Pool) -> None:
     """Return when some session waits for an advisory lock."""
     waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-    for _ in range(500):
-        if all_rows(pool, waiting):
-            return
-        threading.Event().wait(0.02)
-    raise AssertionError("nobody waited for the lane")
+    until(lambda: all_rows(pool, waiting), what="a wait for the lane")
 
 
 @pytest.mark.parametrize("query", ["", "id=x", "id=1&force=maybe", "id=1&id=2", "id=1&more=1", "id=-1"])

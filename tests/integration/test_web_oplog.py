@@ -20,11 +20,6 @@ FIELDS = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def told(api: Api, **body: Any) -> dict[str, Any]:
     answer = api.call("POST", "/opLog/listOpLog", body)
     assert answer.status_code == 200, answer.text

@@ -18,11 +18,6 @@ from tests.database import run_on
 from tests.live import Live, MakeParts, serving
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def connection(live: Live) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(urlsplit(live.url).netloc, timeout=10)
 

@@ -33,11 +33,6 @@ STORED = files.NewFile(
 OTHER_TENANT = {"X-User-Info": '{"tenantId": 8, "userName": "eve", "role": "admin"}'}
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def post(live: Live, call: str, body: Any, **options: Any) -> requests.Response:
     return live.call("POST", f"/preAction/{call}", body, **options)
 

@@ -21,11 +21,6 @@ MODEL, BIZ = "listModelStat", "listBizStat"
 NAME = {MODEL: "modelName", BIZ: "bizName"}
 
 
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
 def told(api: Api, path: str, **body: Any) -> dict[str, Any]:
     answer = api.call("POST", f"/stat/{path}", body)
     assert answer.status_code == 200, answer.text

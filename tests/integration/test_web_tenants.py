@@ -15,11 +15,6 @@ from tests.task_api import Api, pointers, problem
 
 
 @pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
-
-
-@pytest.fixture
 def admin(api: Api) -> Api:
     return api.of(7, "admin")
 

@@ -17,13 +17,9 @@ from tests.calls import peer, saying
 from tests.database import CALLS, all_rows
 from tests.live import MakeParts, serving
 from tests.model_server import ModelServer
-from tests.rows import bend, until, worker
+from tests.rows import bend, worker
 from tests.task_api import Api, pointers, problem
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -5,20 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import pytest
-
 from asynch import db
 from asynch.store import queue
 from tests.model_server import ModelServer
-from tests.rows import until, worker
+from tests.rows import worker
 from tests.task_api import Api, problem, working
+from tests.waiting import until
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-
-
-@pytest.fixture
-def dsn(emptied_dsn: str) -> str:
-    return emptied_dsn
 
 
 def told(api: Api) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from asynch.store.queue import Slot
 from asynch.worker import following
 from asynch.worker.following import Following
 from asynch.worker.running import Run, Running
-from tests.rows import a_claim, until
+from tests.rows import a_claim
+from tests.waiting import until
 
 
 @dataclass
