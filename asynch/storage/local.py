@@ -154,11 +154,7 @@ class LocalStorage:
     def verify(self, key: str, args: Mapping[str, str]) -> Served:
         """What a URL stands for; Forbidden if it was altered or is too old, NotFound if the file is gone."""
         expires, filename, content_type = (args.get(name, "") for name in ("expires", "name", "type"))
-        given, fields = args.get("signature", "").encode(errors="replace"), (key, expires, filename, content_type)
-        if not any(hmac.compare_digest(_sign(each, *fields).encode(), given) for each in self._signing_keys):
-            raise Forbidden("The link is unsigned or was altered.", code="link_invalid")
-        if int(expires) <= time():
-            raise Forbidden("The link has expired.", code="link_expired")
+        self._check_link(args, key, expires, filename, content_type)
         if not self.exists(key):
             raise NotFound("The file is not there any more.")
         return Served(self._path(key), content_type, filename)
@@ -195,11 +191,7 @@ class LocalStorage:
         Forbidden if it was altered or is too old, TooLarge before more is written than it allows.
         """
         expires, most = args.get("expires", ""), args.get("size", "")
-        given, fields = args.get("signature", "").encode(errors="replace"), ("PUT", key, expires, most)
-        if not any(hmac.compare_digest(_sign(each, *fields).encode(), given) for each in self._signing_keys):
-            raise Forbidden("The link is unsigned or was altered.", code="link_invalid")
-        if int(expires) <= time():
-            raise Forbidden("The link has expired.", code="link_expired")
+        self._check_link(args, "PUT", key, expires, most)
         part = self._parts / f"{uuid4().hex}.part"
         try:
             with _wrapped(f"accept {key}"):
@@ -217,6 +209,14 @@ class LocalStorage:
                     sync(directory)
         finally:
             part.unlink(missing_ok=True)
+
+    def _check_link(self, args: Mapping[str, str], *fields: str) -> None:
+        """Forbidden unless a link was signed here, for these fields, and its time is not over."""
+        given = args.get("signature", "").encode(errors="replace")
+        if not any(hmac.compare_digest(_sign(key, *fields).encode(), given) for key in self._signing_keys):
+            raise Forbidden("The link is unsigned or was altered.", code="link_invalid")
+        if int(args["expires"]) <= time():
+            raise Forbidden("The link has expired.", code="link_expired")
 
     def size(self, key: str) -> int | None:
         """How many bytes the object has."""
