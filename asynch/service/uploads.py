@@ -15,7 +15,7 @@ from asynch.domain.states import Phase, State
 from asynch.domain.uploads import Status, Work, is_among, shown_name, stage_of, staged_name
 from asynch.errors import NotFound, Overloaded, TooLarge, Unsupported
 from asynch.incoming import Incoming, Reception
-from asynch.service import actions
+from asynch.service import actions, listing
 from asynch.service.actions import Cause
 from asynch.service.documents import file_document
 from asynch.service.lanes import ensure_lane, staged_lane, upload_lane
@@ -25,9 +25,6 @@ from asynch.store import files as store
 from asynch.store import news
 from asynch.store.files import FileAt, NewUpload, NewWork
 from asynch.store.oplog import Operation, insert_op_logs
-
-#: A list's total is counted up to this.
-TOTAL_CAP = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +162,12 @@ class Uploads:
         """A page of the principal's own uploads, newest first, and how many there are."""
         with db.connection(self.pool) as conn:
             rows, total = store.list_uploads(
-                conn, tenant_id=principal.tenant_id, user=principal.user, limit=limit, offset=offset, cap=TOTAL_CAP
+                conn,
+                tenant_id=principal.tenant_id,
+                user=principal.user,
+                limit=limit,
+                offset=offset,
+                cap=listing.TOTAL_CAP,
             )
         return [_listed(row) for row in rows], total
 

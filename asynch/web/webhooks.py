@@ -57,10 +57,10 @@ def list_delivery() -> ResponseReturnValue:
     """A page of deliveries, newest first, each with its attempts."""
     asked = read_json(DeliveriesIn)
     wanted = DeliveryFilter(number_of(asked.task_id) if asked.task_id else None, asked.type, asked.state, asked.final)
-    found, total, capped = _webhooks().search(
+    found = _webhooks().search(
         named_tenant(asked.tenant_id), wanted, limit=asked.page.page_size, offset=asked.page.offset
     )
-    return {"list": [_shown(row) for row in found], "total": total, "totalCapped": capped}
+    return {"list": [_shown(row) for row in found.rows], "total": found.total, "totalCapped": found.capped}
 
 
 @bp.post("/<id:delivery_id>/redeliver")

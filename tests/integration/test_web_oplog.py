@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from asynch import db
-from asynch.service import reports
+from asynch.service import listing
 from tests.task_api import Api, Hand, pointers, problem, purge_rows
 
 FIELDS = {
@@ -133,7 +133,7 @@ def test_a_row_of_a_transaction_that_took_its_time_is_found_by_when_it_began(api
 
 
 def test_a_total_over_the_cap_says_so(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports, "TOTAL_CAP", 20)
+    monkeypatch.setattr(listing, "TOTAL_CAP", 20)
     api.model()
     api.fill(19)
     assert told(api)["total"] == 20
