@@ -6,23 +6,17 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
 from asynch import db, metrics
 from asynch.cleaner.leader import Leader
 from asynch.cleaner.schedule import Cleaner
-from asynch.cleaner.terms import Terms as CleanerTerms
 from asynch.errors import CutReason, DatabaseDown, SessionLost, StorageError, UserError
-from asynch.executors import Executor, Follower, Working
-from asynch.secretbox import SecretBox
+from asynch.executors import Working
 from asynch.service import progress
 from asynch.service.announcer import Announcer
-from asynch.service.documents import Documents
 from asynch.service.letters import Letters
-from asynch.spans import Tracer
-from asynch.storage import Storage
 from asynch.store import files, news, queue, unneeded, workers
 from asynch.store.progress import Note, write_progress
 from asynch.store.queue import Claim, Outcome, Settled
@@ -33,12 +27,11 @@ from asynch.worker.completer import Completer
 from asynch.worker.hands import Hands
 from asynch.worker.matching import Held
 from asynch.worker.pace import Pace
-from asynch.worker.poller import Limits, Poller
-from asynch.worker.processing import LocalExecutor, Workshop
-from asynch.worker.registering import Registry
+from asynch.worker.poller import Poller
+from asynch.worker.processing import LocalExecutor
 from asynch.worker.running import Running
+from asynch.worker.setup import Setup
 from asynch.worker.sweep import sweep, sweep_incoming
-from asynch.worker.tmpdir import TmpDir
 from asynch.worker.topics import TopicExecutor
 from asynch.worker.trades import trades
 
@@ -52,36 +45,6 @@ _CUT_S = 3.0
 _TAKE_OVER_MOST = 10_000
 #: What the end may take after the drain: each of its waits has a limit, together they stay below this.
 _END_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What every incarnation is made from."""
-
-    dsn: str
-    lock_dsn: str
-    limits: Limits
-    longest_call_s: float
-    uploaders: int
-    drain_timeout_s: float
-    max_crashes: int
-    keep: workers.Retention
-    terms: outcomes.Terms
-    cleaner: CleanerTerms | None  #: None where cleaner.enabled is false
-    executor: Executor  #: of calls of models
-    webhooks: Executor
-    broker: Executor | None  #: None: what is published stays in the database
-    workshop: Workshop
-    registry: Registry
-    follower: Follower
-    storage: Storage
-    box: SecretBox
-    tmp: TmpDir
-    media_processes: int
-    part_ttl_s: float
-    public_url: str
-    documents: Documents
-    tracer: Tracer
 
 
 def run(setup: Setup, stop: threading.Event, manager: Manager = NOBODY) -> None:

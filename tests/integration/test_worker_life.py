@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from asynch import db, settings, wiring
+from asynch import db, settings
 from asynch.db import Row
 from asynch.domain.states import State
 from asynch.errors import StorageError
@@ -22,8 +22,9 @@ from asynch.secretbox import SecretBox
 from asynch.store import news
 from asynch.store import tasks as store
 from asynch.web import Parts
+from asynch.wiring.worker import worker_setup
 from asynch.worker import incarnation
-from asynch.worker.incarnation import Setup
+from asynch.worker.setup import Setup
 from tests.database import CALLS, all_rows
 from tests.live import KEY, serving
 from tests.model_ledger import Entry
@@ -118,7 +119,7 @@ def living(
             "cleaner": {"interval": 1},
         }
     )
-    setup = wiring.worker_setup(chosen)
+    setup = worker_setup(chosen)
     moody = MoodyStore(setup.storage)
     setup = replace(setup, storage=moody)  # type: ignore[arg-type]  # it has all that a store has
     stop = threading.Event()
