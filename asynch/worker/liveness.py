@@ -12,8 +12,9 @@ from typing import Any
 from asynch import db, metrics
 from asynch.domain.states import State
 from asynch.errors import CutReason, DatabaseDown, SessionLost
-from asynch.store import news, queue, workers
-from asynch.store.queue import MOURNING_S, Claim
+from asynch.store import news, slots, workers
+from asynch.store.queue import Claim
+from asynch.store.slots import MOURNING_S
 from asynch.worker.outcomes import rfc3339
 from asynch.worker.poller import SILENCE_S, Poller
 from asynch.worker.running import Running
@@ -108,8 +109,8 @@ class Beat:
                 self._running.cut(wanted, CutReason.CANCEL)
             for worker in workers.terminate_silent(conn, worker_id=me.worker_id, silence_s=FROZEN_S):
                 logger.error("ended the sessions of a silent worker", extra={"worker_id": worker})
-            if dead := queue.find_dead(conn, worker_id=me.worker_id):
-                queue.mark_dead(conn, dead)
+            if dead := slots.find_dead(conn, worker_id=me.worker_id):
+                slots.mark_dead(conn, dead)
         if dead:
             rescue_dead(self._pool, me, self._keep, max_crashes=self._max_crashes)
         if self._running.in_doubt.is_set():

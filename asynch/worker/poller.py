@@ -18,7 +18,18 @@ from asynch import db, metrics
 from asynch.domain import turns
 from asynch.errors import AsynchError, CutReason, SessionLost
 from asynch.store import queue
-from asynch.store.queue import Claim, Lane, Slot
+from asynch.store.queue import Claim
+from asynch.store.slots import (
+    Lane,
+    Slot,
+    find_dead,
+    lanes_in_mourning,
+    lanes_named,
+    mark_dead,
+    own_slots,
+    scan_lanes,
+    swap_slots,
+)
 from asynch.worker.hot import Hot
 from asynch.worker.marks import Marks
 from asynch.worker.matching import Held, match
@@ -154,7 +165,7 @@ class Poller:
             return self._round()
         except db.OutOfLocks as exc:
             logger.warning("no memory for another lock, see max_locks_per_transaction", extra={"error": str(exc)})
-        self._unused = [s for s in queue.own_slots(self._session) if s.slot not in self._held[s.lane_id]]
+        self._unused = [s for s in own_slots(self._session) if s.slot not in self._held[s.lane_id]]
         return False
 
     def _round(self) -> bool:
@@ -168,7 +179,7 @@ class Poller:
             return there_is_more
         asked, most = self._asked(dealt)
         wants = [(key, n + self._mourned.get(key, 0), self._tries(key, most[key])) for key, n in asked.items()]
-        won = queue.swap_slots(self._session, give_back=freed, wants=wants)
+        won = swap_slots(self._session, give_back=freed, wants=wants)
         if self._dead:
             won = self._respect_the_dead(won, asked)
         held = self._matched(won, dealt)
@@ -222,7 +233,7 @@ class Poller:
         """The next lanes of the sweep over all that have waiting tasks."""
         if self._cursor == 0:
             self._sweep_began = now
-        found, cursor = queue.scan_lanes(
+        found, cursor = scan_lanes(
             self._session,
             after=self._cursor,
             most=self._limits.batch_size,
@@ -246,7 +257,7 @@ class Poller:
             return
         asked_at = monotonic()
         most, host = self._limits.tenant_most, self._tmp.host_id
-        self._remember(queue.lanes_named(self._session, lanes, tenant_most=most, tmp_host=host))
+        self._remember(lanes_named(self._session, lanes, tenant_most=most, tmp_host=host))
         for lane_id in lanes:
             known = self._lanes.get(lane_id)
             if known is not None and known[1] < asked_at:
@@ -299,7 +310,7 @@ class Poller:
 
     def _somebody_died(self) -> bool:
         """Whether that is why nothing was claimed; then all slots were won in vain, and the next round makes room."""
-        self._dead = queue.find_dead(self._session, worker_id=self._worker_id)
+        self._dead = find_dead(self._session, worker_id=self._worker_id)
         return bool(self._dead)
 
     def _respect_the_dead(self, won: list[Slot], asked: Mapping[int, int]) -> list[Slot]:
@@ -311,10 +322,8 @@ class Poller:
         self._mourned = {}
         if self._somebody_died():
             fresh = [worker for worker, over in self._dead.items() if not over]
-            queue.mark_dead(self._session, fresh)
-            self._mourned = queue.lanes_in_mourning(
-                self._session, fresh, self._dead, tenant_most=self._limits.tenant_most
-            )
+            mark_dead(self._session, fresh)
+            self._mourned = lanes_in_mourning(self._session, fresh, self._dead, tenant_most=self._limits.tenant_most)
         usable: list[Slot] = []
         spared, used = Counter(self._mourned), Counter(asked)
         for slot in won:

@@ -12,7 +12,8 @@ from asynch.domain.states import Phase
 from asynch.errors import CutReason
 from asynch.executors import Call
 from asynch.spans import Span
-from asynch.store.queue import Claim, Slot
+from asynch.store.queue import Claim
+from asynch.store.slots import Slot
 
 
 @dataclass(slots=True, eq=False)

@@ -17,7 +17,7 @@ from asynch.db import Row
 from asynch.domain.states import MOVES, Event, Phase, State
 from asynch.errors import ErrorCode, ExecutorError
 from asynch.sql import catalogue
-from asynch.store import news, queue, workers
+from asynch.store import news, queue, slots, workers
 from asynch.store import tasks as store
 from asynch.store.queue import Claim, Outcome, Saved
 from asynch.worker import outcomes
@@ -96,7 +96,7 @@ STATEMENTS: dict[str, tuple[str, Sequence[Event], Run, Callable[[Place], bool]]]
     "claim": (
         "claim",
         [Event.CLAIM],
-        lambda c, ids, _: queue.claim(c, counts={lane_of(c): 100}, worker_id=OWNER, timezone="UTC", known_dead=queue.find_dead(c, worker_id=OWNER)),
+        lambda c, ids, _: queue.claim(c, counts={lane_of(c): 100}, worker_id=OWNER, timezone="UTC", known_dead=slots.find_dead(c, worker_id=OWNER)),
         lambda p: p[0] is State.PENDING and p[2] is Phase.CALL,
     ),
     "claim_uploads": (
