@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import random
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from asynch import db
@@ -11,6 +12,9 @@ from asynch.errors import SessionLost
 
 #: Slots of a worker that ended abnormally are used again after this; a living one has cut its calls by then.
 MOURNING_S = 1.0
+#: A session that has not answered for this long is taken for lost, well before others take its slots.
+SILENCE_S = 8.0
+_MOST_TRIES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,12 @@ def _lane(r: Row) -> Lane:
     return Lane(r["lane_id"], r["tenant_id"], r["max_concurrency"], permits)
 
 
+def tries(most: int, held: Collection[int] = ()) -> list[int]:
+    """Every slot number but those `held`, in random order: fewer tries would miss the last free one."""
+    free = [n for n in range(most) if n not in held]
+    return random.sample(free, min(len(free), _MOST_TRIES))
+
+
 def swap_slots(
     conn: Connection, *, give_back: Sequence[Slot], wants: Sequence[tuple[int, int, Sequence[int]]]
 ) -> list[Slot]:
@@ -108,6 +118,13 @@ def lanes_in_mourning(
     everyone = sorted({*workers, *dead})
     found = db.rows(conn, "lanes_in_mourning", workers=list(workers), dead=everyone, tenant_most=tenant_most)
     return {r["id"]: r["calls"] for r in found}
+
+
+def mourn(conn: Connection, dead: Mapping[int, bool], *, tenant_most: int = 0) -> dict[int, int]:
+    """Note who of these is seen dead for the first time; what `lanes_in_mourning` says until their mourning is over."""
+    fresh = [worker for worker, over in dead.items() if not over]
+    mark_dead(conn, fresh)
+    return lanes_in_mourning(conn, fresh, dead, tenant_most=tenant_most)
 
 
 def polled_waiting(conn: Connection, lane_id: int) -> int:

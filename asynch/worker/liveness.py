@@ -14,9 +14,9 @@ from asynch.domain.states import State
 from asynch.errors import CutReason, DatabaseDown, SessionLost
 from asynch.store import news, slots, workers
 from asynch.store.queue import Claim
-from asynch.store.slots import MOURNING_S
+from asynch.store.slots import MOURNING_S, SILENCE_S
 from asynch.worker.outcomes import rfc3339
-from asynch.worker.poller import SILENCE_S, Poller
+from asynch.worker.poller import Poller
 from asynch.worker.running import Running
 from asynch.worker.tmpdir import TmpDir
 

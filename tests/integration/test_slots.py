@@ -406,7 +406,7 @@ def test_no_memory_for_another_lock_means_no_free_slot_and_no_lost_session(
 
 
 class Interrupted:
-    """The poller's end of its pair, which somebody writes to in the moment before it is read."""
+    """The end of the bell that is read, which somebody writes to in the moment before it is read."""
 
     def __init__(self, poller: Poller, reader: socket.socket) -> None:
         self._poller, self._reader = poller, reader
@@ -436,7 +436,7 @@ def test_whoever_wakes_the_poller_while_it_wakes_does_not_silence_those_after_hi
             tmp=TmpDir(tmp_path, max_bytes=1),
             hand_over=lambda claim, slot: None,
         )
-        poller._reader = reader = cast(Any, Interrupted(poller, poller._reader))
+        poller._bell._reader = reader = cast(Any, Interrupted(poller, poller._bell._reader))
         thread = threading.Thread(target=poller.run, args=(stop,))
         thread.start()
         threading.Event().wait(0.3)  # it waits
