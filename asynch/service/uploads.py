@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ class Uploads:
             store.insert_upload(conn, tenant_id=tenant_id, upload=upload)
             if not parts:
                 file.keep(self.incoming.name_of(tenant_id, upload_id))
-            have_processed(conn, self.incoming.host_id, caller, upload_id, kind, parts)
+            _have_processed(conn, self.incoming.host_id, caller, upload_id, kind.content_type, parts)
             insert_op_logs(conn, caller, "uploadFile", [Operation(task_id=str(upload_id))])
         if not parts:
             file.kept()
@@ -205,13 +205,43 @@ class Uploads:
         return file_document(self.storage, row) | {"derived": derived, "actions": done}
 
 
-def have_processed(conn: Connection, tmp_host: str, caller: Caller, upload_id: int, kind: FileType, parts: int) -> None:
+def take_in(
+    conn: Connection,
+    tmp_host: str,
+    caller: Caller,
+    upload_id: int,
+    content_type: str,
+    parts: int = 0,
+    *,
+    scene: str | None = None,
+) -> None:
+    """All bytes are there: that it is so, and the task that processes them, are one fact; noted before, it stays.
+
+    They are on the disk of `tmp_host`, or in so many objects in storage. The upload goes on in its sender's name.
+    """
+    sender = store.note_received(
+        conn,
+        tenant_id=caller.principal.tenant_id,
+        upload_id=upload_id,
+        content_type=content_type,
+        scene=scene,
+        parts=parts,
+    )
+    if sender is not None:
+        principal = replace(caller.principal, user=sender.user)
+        sent_by = replace(caller, principal=principal, upload_headers=sender.upload_headers)
+        _have_processed(conn, tmp_host, sent_by, upload_id, content_type, parts)
+
+
+def _have_processed(
+    conn: Connection, tmp_host: str, caller: Caller, upload_id: int, content_type: str, parts: int
+) -> None:
     """Have a worker look at a file whose bytes are all there, as its row says in this transaction.
 
     They are on the disk of `tmp_host`, whose workers alone can do it, or in so many objects in storage.
     """
     tenant_id = caller.principal.tenant_id
-    film = kind.content_type.startswith("video/")
+    film = content_type.startswith("video/")
     lane = staged_lane() if parts else upload_lane(tmp_host, film=film)
     lane_id = ensure_lane(conn, tenant_id=tenant_id, lane=lane)
     work = NewWork(
@@ -227,6 +257,18 @@ def have_processed(conn: Connection, tmp_host: str, caller: Caller, upload_id: i
     news.announce(conn, {lane_id})
 
 
+def expect_size(size: int, most: int) -> None:
+    """TooLarge for more bytes than a file may have."""
+    if size > most:
+        raise TooLarge(f"A file may have at most {most} bytes.", limitBytes=most)
+
+
+def expect_type(content_type: str, types: Sequence[str]) -> None:
+    """Unsupported for a type of file that is not taken."""
+    if not is_among(content_type, types):
+        raise Unsupported(f"Files of this type are not taken: {content_type}.")
+
+
 class Intake:
     """A file as it comes in, held to the limits of this installation while it does."""
 
@@ -237,23 +279,18 @@ class Intake:
 
     def write(self, data: bytes) -> int:
         """Write all of `data`. TooLarge, Unsupported, TmpUnavailable."""
-        if self.file.size_bytes + len(data) > self._max_size:
-            raise TooLarge(f"A file may have at most {self._max_size} bytes.", limitBytes=self._max_size)
+        expect_size(self.file.size_bytes + len(data), self._max_size)
         before = len(self.file.head)
         written = self.file.write(data)
         if before < HEAD_BYTES <= len(self.file.head):
-            self._check(sniff(self.file.head, whole=False))
+            expect_type(sniff(self.file.head, whole=False).content_type, self._types)
         return written
 
     def end(self) -> FileType:
         """What it is, now that it is whole. Unsupported."""
         kind = sniff(self.file.head, whole=self.file.size_bytes == len(self.file.head))
-        self._check(kind)
+        expect_type(kind.content_type, self._types)
         return kind
-
-    def _check(self, kind: FileType) -> None:
-        if not is_among(kind.content_type, self._types):
-            raise Unsupported(f"Files of this type are not taken: {kind.content_type}.")
 
 
 def _work(row: Row) -> Work | None:

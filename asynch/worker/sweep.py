@@ -13,7 +13,7 @@ from asynch.domain.principal import Caller, Principal, Role
 from asynch.domain.uploads import Status
 from asynch.errors import DatabaseDown
 from asynch.incoming import Incoming, Left
-from asynch.service import resumable
+from asynch.service import uploads
 from asynch.store import files, workers
 from asynch.worker.tmpdir import TmpDir
 
@@ -106,7 +106,8 @@ def _end_old(pool: db.Pool, incoming: Incoming, left: list[Left], part_ttl_s: fl
         with db.transaction(pool) as conn:
             if file.size_bytes == length:
                 kind = incoming.partial(*key, length).kind
-                resumable.end_whole(conn, incoming.host_id, Caller(Principal(key[0], "", Role.USER)), key[1], kind)
+                caller = Caller(Principal(key[0], "", Role.USER))
+                uploads.take_in(conn, incoming.host_id, caller, key[1], kind.content_type)
             elif file.age_s > part_ttl_s:
                 files.end_upload(
                     conn,
