@@ -13,14 +13,22 @@ from asynch.domain.states import Event
 from asynch.domain.uploads import Status, staged_keys
 from asynch.service import actions
 from asynch.service.actions import Cause
-from asynch.service.lanes import COVER, UPLOAD, UPLOAD_FILM, UPLOAD_STAGED, ensure_lane, processor_lane
+from asynch.service.lanes import (
+    COVER,
+    SCHEME,
+    STORED,
+    UPLOAD,
+    UPLOAD_FILM,
+    UPLOAD_STAGED,
+    ensure_lane,
+    processor_lane,
+)
 from asynch.service.rule_specs import MODEL
 from asynch.store import actions as action_store
 from asynch.store import files, news
 from asynch.store.actions import End, Try
 from asynch.store.files import FileAt, NewFile, NewWork
 from asynch.store.queue import Along, Outcome
-from asynch.worker.processing import SCHEME, STORED
 from asynch.worker.tmpdir import TmpDir
 
 #: A longer answer of a model is a file.

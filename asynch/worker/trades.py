@@ -9,10 +9,10 @@ from functools import partial
 from asynch.domain import bindings
 from asynch.executors import Executor, Order
 from asynch.secretbox import SecretBox
+from asynch.service.lanes import SCHEME
 from asynch.service.letters import Letters
 from asynch.service.targets import bound_headers
 from asynch.store.queue import Claim
-from asynch.worker.processing import SCHEME
 
 
 @dataclass(frozen=True, slots=True)
