@@ -13,6 +13,9 @@ from asynch.db import Connection, Row
 from asynch.domain.states import State
 from asynch.errors import DatabaseDown
 
+#: A worker silent for this long is frozen or cut off: its sessions are ended by others.
+FROZEN_S = 15.0
+
 
 @dataclass(frozen=True, slots=True)
 class Dead:

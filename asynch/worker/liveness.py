@@ -23,8 +23,6 @@ from asynch.worker.tmpdir import TmpDir
 logger = logging.getLogger(__name__)
 
 BEAT_S = 2.0
-#: A worker silent for this long is frozen or cut off: its sessions are ended by others.
-FROZEN_S = 15.0
 _WATCH_S = 0.1
 _RESCUE_BATCH = 1000
 #: Tasks that a worker names in its beat; of the rest it tells how many.
@@ -93,7 +91,7 @@ class Beat:
                 lost.set()
             except (DatabaseDown, db.Error) as exc:
                 logger.warning("the beat failed, will retry", extra={"error": str(exc)})
-                if monotonic() - self._beaten_at > FROZEN_S - BEAT_S * 2:
+                if monotonic() - self._beaten_at > workers.FROZEN_S - BEAT_S * 2:
                     lost.set()
             stop.wait(BEAT_S / 2)
 
@@ -107,7 +105,7 @@ class Beat:
             if tasks:
                 wanted = workers.cancelled_claims(conn, worker_id=me.worker_id, tasks=tasks)
                 self._running.cut(wanted, CutReason.CANCEL)
-            for worker in workers.terminate_silent(conn, worker_id=me.worker_id, silence_s=FROZEN_S):
+            for worker in workers.terminate_silent(conn, worker_id=me.worker_id, silence_s=workers.FROZEN_S):
                 logger.error("ended the sessions of a silent worker", extra={"worker_id": worker})
             if dead := slots.find_dead(conn, worker_id=me.worker_id):
                 slots.mark_dead(conn, dead)

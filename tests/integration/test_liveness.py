@@ -163,7 +163,7 @@ def test_a_worker_that_can_tell_nobody_gives_itself_up_before_others_do(
         lost, stop = threading.Event(), threading.Event()
         thread = threading.Thread(target=beat.run, args=(lost, stop))
         thread.start()
-        clock[0] += liveness.FROZEN_S - 0.2
+        clock[0] += workers.FROZEN_S - 0.2
         until(lambda: [r.getMessage() for r in caplog.records].count("the beat failed, will retry") == 2)
         assert not lost.is_set()  # the first failure has been judged: it may still be a short absence
         clock[0] += 0.2
