@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from asynch import db
 from asynch.db import Pool, Row
 from asynch.domain.principal import Principal
-from asynch.errors import Forbidden
 from asynch.service import listing
 from asynch.store import actions, oplog, stats, workers
 from asynch.store.actions import LogFilter
@@ -33,7 +32,7 @@ class Reports:
 
     def op_logs(self, asker: Principal, tenant_id: int, wanted: OpFilter, *, limit: int, offset: int) -> listing.Found:
         """A page of a tenant's op log, newest first, and the total. Forbidden unless an admin asks."""
-        _expect_admin(asker)
+        asker.expect_admin()
         with db.connection(self.pool) as conn:
             rows, total = oplog.list_op_logs(
                 conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=listing.TOTAL_CAP + 1
@@ -42,7 +41,7 @@ class Reports:
 
     def tries(self, asker: Principal, tenant_id: int, wanted: LogFilter, *, limit: int, offset: int) -> listing.Found:
         """A page of the tries of a tenant's actions, as `op_logs`."""
-        _expect_admin(asker)
+        asker.expect_admin()
         with db.connection(self.pool) as conn:
             rows, total = actions.list_tries(
                 conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=listing.TOTAL_CAP + 1
@@ -51,11 +50,6 @@ class Reports:
 
     def workers(self, asker: Principal) -> list[Row]:
         """The living workers of all hosts, oldest first. Forbidden unless an admin asks."""
-        _expect_admin(asker)
+        asker.expect_admin()
         with db.connection(self.pool) as conn:
             return workers.list_workers(conn)
-
-
-def _expect_admin(asker: Principal) -> None:
-    if not asker.is_admin:
-        raise Forbidden("Only an admin may see this.")

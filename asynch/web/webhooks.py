@@ -11,7 +11,6 @@ from pydantic import Field
 from asynch.db import Row
 from asynch.domain import callbacks
 from asynch.domain.states import State, status_of
-from asynch.errors import Forbidden
 from asynch.service.webhooks import Webhooks
 from asynch.store.webhooks import DeliveryFilter
 from asynch.web import parts
@@ -41,8 +40,7 @@ class DeliveriesIn(Body):
 
 @bp.before_request
 def _admins_only() -> None:
-    if not principal().is_admin:
-        raise Forbidden("This is for admins.")
+    principal().expect_admin()
 
 
 @bp.post("/rotateSecret")
