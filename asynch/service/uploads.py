@@ -138,18 +138,11 @@ class Uploads:
 
     def progress(self, tenant_id: int, upload_id: int) -> dict[str, Any]:
         """Where an upload stands. NotFound."""
-        with db.connection(self.pool) as conn:
-            row = store.find_upload(conn, tenant_id=tenant_id, upload_id=upload_id)
-        if row is None:
-            raise NotFound("There is no such upload.")
-        return self._told(row)
+        return self._told(self._found(tenant_id, upload_id))
 
     def watched(self, tenant_id: int, upload_id: int) -> Row:
         """Where an upload stands, as a stream tells it: with the key under which changes of its task are heard."""
-        with db.connection(self.pool) as conn:
-            row = store.find_upload(conn, tenant_id=tenant_id, upload_id=upload_id)
-        if row is None:
-            raise NotFound("There is no such upload.")
+        row = self._found(tenant_id, upload_id)
         return {
             "tenant_id": served_by(tenant_id),
             "id": upload_id,
@@ -157,6 +150,13 @@ class Uploads:
             "final": stage_of(Status(row["status"]), _work(row)).status.is_final,
             "document": self._told(row),
         }
+
+    def _found(self, tenant_id: int, upload_id: int) -> Row:
+        with db.connection(self.pool) as conn:
+            row = store.find_upload(conn, tenant_id=tenant_id, upload_id=upload_id)
+        if row is None:
+            raise NotFound("There is no such upload.")
+        return row
 
     def search(self, principal: Principal, *, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
         """A page of the principal's own uploads, newest first, and how many there are."""
