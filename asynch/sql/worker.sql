@@ -48,7 +48,7 @@ ORDER BY w.id FOR UPDATE SKIP LOCKED
 
 -- end_sessions --
 -- What is left of the sessions of a worker that is given up: a proxy may keep one, with its locks, for ever.
-SELECT count(pg_terminate_backend(a.pid, 1000)) AS sessions FROM pg_stat_activity a
+SELECT pg_terminate_backend(a.pid, 1000) FROM pg_stat_activity a
 WHERE a.application_name = 'asynch-worker-' || %(worker)s::text AND a.datname = current_database()
 
 -- bury --

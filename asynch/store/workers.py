@@ -118,10 +118,9 @@ def own_claims(conn: Connection, *, worker_id: int) -> set[tuple[int, int]]:
     return {(r["id"], r["attempt"]) for r in db.rows(conn, "own_claims", worker_id=worker_id)}
 
 
-def end_sessions(conn: Connection, worker_id: int) -> int:
-    """End what is left of the sessions of a worker that is given up; returns how many there were."""
-    ended: int = db.one(conn, "end_sessions", worker=worker_id)["sessions"]
-    return ended
+def end_sessions(conn: Connection, worker_id: int) -> None:
+    """End what is left of the sessions of a worker that is given up."""
+    db.run(conn, "end_sessions", worker=worker_id)
 
 
 def bury(conn: Connection, worker_id: int) -> None:
