@@ -10,7 +10,8 @@ from asynch.db import Row
 from asynch.domain.principal import Caller
 from asynch.domain.uploads import Status, shown_name, staged_id, staged_keys, staged_name
 from asynch.errors import Conflict, NotFound
-from asynch.service.uploads import Received, Told, Uploads, expect_size, expect_type, take_in
+from asynch.service.intake import expect_size, expect_type
+from asynch.service.uploads import Received, Told, Uploads, take_in
 from asynch.storage import Inviting
 from asynch.store import files as store
 from asynch.store.files import NewUpload

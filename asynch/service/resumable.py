@@ -13,7 +13,8 @@ from asynch.domain.uploads import Status, is_among, shown_name
 from asynch.errors import ChecksumMismatch, Conflict, Gone, NotFound, Overloaded, TooLarge, Unsupported
 from asynch.incoming import Incoming
 from asynch.partial import Partial, TurnOver, WrongOffset, pieces_of, spooled
-from asynch.service.uploads import Told, Uploads, expect_size, take_in
+from asynch.service.intake import expect_size
+from asynch.service.uploads import Told, Uploads, take_in
 from asynch.store import files as store
 from asynch.store.files import NewUpload
 from asynch.store.oplog import Operation, insert_op_logs

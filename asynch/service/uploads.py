@@ -9,15 +9,16 @@ from typing import Any
 
 from asynch import db
 from asynch.db import Connection, Pool, Row
-from asynch.domain.filetype import HEAD_BYTES, FileType, sniff
+from asynch.domain.filetype import FileType
 from asynch.domain.principal import Caller, Principal, served_by
 from asynch.domain.states import Phase, State
-from asynch.domain.uploads import Status, Work, is_among, shown_name, stage_of, staged_name
-from asynch.errors import NotFound, Overloaded, TooLarge, Unsupported
-from asynch.incoming import Incoming, Reception
+from asynch.domain.uploads import Status, Work, shown_name, stage_of, staged_name
+from asynch.errors import NotFound, Overloaded
+from asynch.incoming import Incoming
 from asynch.service import actions, listing
 from asynch.service.actions import Cause
 from asynch.service.documents import file_document
+from asynch.service.intake import Intake
 from asynch.service.lanes import ensure_lane, staged_lane, upload_lane
 from asynch.storage import Inviting, Storage
 from asynch.store import actions as action_store
@@ -255,42 +256,6 @@ def _have_processed(
     )
     store.insert_work(conn, work)
     news.announce(conn, {lane_id})
-
-
-def expect_size(size: int, most: int) -> None:
-    """TooLarge for more bytes than a file may have."""
-    if size > most:
-        raise TooLarge(f"A file may have at most {most} bytes.", limitBytes=most)
-
-
-def expect_type(content_type: str, types: Sequence[str]) -> None:
-    """Unsupported for a type of file that is not taken."""
-    if not is_among(content_type, types):
-        raise Unsupported(f"Files of this type are not taken: {content_type}.")
-
-
-class Intake:
-    """A file as it comes in, held to the limits of this installation while it does."""
-
-    def __init__(self, file: Reception, types: Sequence[str], max_size: int) -> None:
-        self.file = file
-        self._types = types
-        self._max_size = max_size
-
-    def write(self, data: bytes) -> int:
-        """Write all of `data`. TooLarge, Unsupported, TmpUnavailable."""
-        expect_size(self.file.size_bytes + len(data), self._max_size)
-        before = len(self.file.head)
-        written = self.file.write(data)
-        if before < HEAD_BYTES <= len(self.file.head):
-            expect_type(sniff(self.file.head, whole=False).content_type, self._types)
-        return written
-
-    def end(self) -> FileType:
-        """What it is, now that it is whole. Unsupported."""
-        kind = sniff(self.file.head, whole=self.file.size_bytes == len(self.file.head))
-        expect_type(kind.content_type, self._types)
-        return kind
 
 
 def _work(row: Row) -> Work | None:
