@@ -11,7 +11,7 @@ from asynch.executors import broker
 from asynch.media import ffmpeg
 from asynch.service import schema
 from asynch.settings import Settings
-from asynch.store import workers
+from asynch.store import facts, survey, workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def _pool(settings: Settings) -> db.Pool:
 
 def _database(settings: Settings) -> str:
     with _pool(settings) as pool, db.connection(pool) as conn:
-        version: str = db.one(conn, "server_version")["version"]
+        version = facts.server_version(conn)
     lock_dsn = settings.database.lock_dsn.get_secret_value() or wiring.any_dsn(settings)
     with db.open_session(lock_dsn, name="asynch-check") as session:
         if not workers.session_is_direct(session):
@@ -67,9 +67,9 @@ def _schema(settings: Settings) -> str:
 
 def _locks(settings: Settings) -> str:
     with _pool(settings) as pool, db.connection(pool) as conn:
-        found = db.one(conn, "lock_capacity")
-    told = f"{found['slots']} slots configured, room for about {found['capacity']} locks"
-    if found["slots"] > found["capacity"] // 2:
+        found = survey.locks(conn)
+    told = f"{found.slots_configured} slots configured, room for about {found.capacity} locks"
+    if found.slots_configured > found.capacity // 2:
         raise AsynchError(f"{told}: raise max_locks_per_transaction")
     return told
 

@@ -110,6 +110,7 @@ def api(config: Path | None, fd: int | None) -> None:
 @_plain_errors
 def worker(config: Path | None) -> None:
     """Run a worker (with its cleaner) alone; needs database.dsn."""
+    from asynch.wiring.worker import worker_setup
     from asynch.worker.incarnation import run
 
     manager = Manager(os.environ)
@@ -121,7 +122,7 @@ def worker(config: Path | None) -> None:
         metrics.serve_worker(settings.worker.metrics_port)
     stop = threading.Event()
     _on_signals(stop.set)
-    setup = _patiently(lambda: wiring.worker_setup(settings), stop)
+    setup = _patiently(lambda: worker_setup(settings), stop)
     if setup is not None:
         run(setup, stop, manager)
 

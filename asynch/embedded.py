@@ -18,6 +18,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from asynch.binaries import binaries
+from asynch.durable import sync
 from asynch.errors import UserError
 from asynch.postmaster import PostgresError, Site, end_orphans, run, serve, stop, trim_log, wait_unused
 from asynch.processes import Account, sole_user
@@ -98,7 +99,7 @@ class _Access:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
 
 
 @contextmanager
@@ -167,7 +168,7 @@ def _create(site: Site, dsn_file: Path) -> None:
         _run_sql(site, fresh, _set_password(access), f"CREATE DATABASE {NAME}")
         access.write(dsn_file)
         fresh.rename(site.cluster)
-        _sync(parent)
+        sync(parent)
 
 
 def _initdb(site: Site, fresh: Path) -> None:
@@ -219,12 +220,3 @@ def _free_port(wanted: int) -> int:
         with suppress(OSError), socket.create_server(("127.0.0.1", port)) as probe:
             return int(probe.getsockname()[1])
     raise UserError("no free port on 127.0.0.1")
-
-
-def _sync(directory: Path) -> None:
-    """Make renames in `directory` survive a crash of the machine."""
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from asynch.durable import sync, write_once
 from asynch.errors import UserError
 from asynch.partial import Partial
-from asynch.written import WrittenFile, disk, sync_directory
+from asynch.written import WrittenFile, disk
 
 _HOST_FILE = ".host-id"
 _DIRECTORY = ".incoming"  # with a dot: it is no result, and does not count as one
@@ -32,14 +33,7 @@ def read_host_id(tmp_dir: Path) -> str:
     """The id of the host whose processes share this directory; a new one in a new directory. OSError, UserError."""
     file = tmp_dir / _HOST_FILE
     if not file.exists():
-        draft = tmp_dir / f"{_HOST_FILE}.{uuid.uuid4().hex}"
-        with draft.open("w") as written:
-            written.write(uuid.uuid4().hex)
-            written.flush()
-            os.fsync(written.fileno())  # an id that is lost with the power leaves its results to nobody
-        with suppress(FileExistsError):  # another process was first: its id counts
-            os.link(draft, file)
-        draft.unlink()
+        write_once(file, uuid.uuid4().hex)  # an id that is lost with the power leaves its results to nobody
     host_id = file.read_text().strip()
     if not host_id:
         raise UserError(f"worker.tmp_dir: {file} is empty; remove it if no results wait in the directory")
@@ -71,7 +65,7 @@ class Reception(WrittenFile):
         """Return when the file survives a crash of the machine, with its name; raises TmpUnavailable."""
         super().sync()
         with disk("sync to"):
-            sync_directory(self.path.parent)
+            sync(self.path.parent)
 
     def keep(self, name: str) -> None:
         """Give the file a name that somebody remembers, before that is committed: without him it is a left-over."""

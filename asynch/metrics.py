@@ -18,8 +18,7 @@ _shared = ""
 _HUMAN_S = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)
 _REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
-# -- a worker: one a process, so its metrics are the module's ------------------------------------------------------
-
+#: There is one worker a process, so its metrics are the module's; of APIs a test has several.
 WORKER = CollectorRegistry()
 ProcessCollector(registry=WORKER)
 
@@ -74,9 +73,6 @@ def serve_worker(port: int) -> None:
         prometheus_client.start_http_server(port, addr="127.0.0.1", registry=WORKER)
     except OSError as exc:
         raise UserError(f"worker.metrics_port = {port}: {exc.strerror}") from exc
-
-
-# -- the API: one application a process, several in a test ---------------------------------------------------------
 
 
 class ApiMeter:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import IO
 
 from asynch.domain.filetype import FileType, sniff_file
+from asynch.durable import sync
 from asynch.errors import AsynchError
-from asynch.written import disk, sync_directory
+from asynch.written import disk
 
 _PIECE_BYTES = 1 << 20
 #: So much at most is left to the sync before the answer, however large a piece is.
@@ -49,7 +50,7 @@ class Partial:
         """Make it, empty; raises TmpUnavailable."""
         with disk("create a file in"):
             os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            sync_directory(self.path.parent)
+            sync(self.path.parent)
 
     @property
     def offset(self) -> int:

@@ -9,11 +9,8 @@ import base64
 import hmac
 import json
 import logging
-import os
 import re
-import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from asynch.durable import write_once
 from asynch.errors import AsynchError, UserError
 
 logger = logging.getLogger(__name__)
@@ -126,7 +124,7 @@ def load_keys(settings_keys: Sequence[str], key_file: Path, create: bool) -> lis
         return list(settings_keys)
     try:
         if create and not key_file.exists():
-            _create_key_file(key_file)
+            write_once(key_file, f"{Fernet.generate_key().decode()}\n", mode=0o600)
         lines = key_file.read_text(encoding="ascii").split()
         _warn_if_shared(key_file)
     except FileNotFoundError as exc:
@@ -146,30 +144,3 @@ def _warn_if_shared(key_file: Path) -> None:
     mode = key_file.stat().st_mode & 0o777
     if mode & 0o077:
         logger.warning("key file is open to others", extra={"path": str(key_file), "mode": f"{mode:04o}"})
-
-
-def _create_key_file(key_file: Path) -> None:
-    """Make the file appear whole or not at all; of two racing processes the first wins and both read its key.
-
-    A link refuses to replace, which a rename would not, and the final name never shows a half-written file.
-    """
-    draft = key_file.with_name(f".{key_file.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(Fernet.generate_key() + b"\n")
-            out.flush()
-            os.fsync(out.fileno())
-        with suppress(FileExistsError):
-            os.link(draft, key_file)
-        _sync_directory(key_file.parent)
-    finally:
-        draft.unlink()
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

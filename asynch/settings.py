@@ -202,8 +202,3 @@ def build(values: Mapping[str, Any], mistakes: list[str] | None = None) -> Setti
     if found:
         raise SettingsError("; ".join(found)) from None
     return settings
-
-
-def public_dump(settings: Settings) -> dict[str, Any]:
-    """All keys as JSON values, each secret that is set shown as asterisks."""
-    return settings.model_dump(mode="json")

@@ -57,12 +57,3 @@ def disk(doing: str) -> Iterator[None]:
         yield
     except OSError as exc:
         raise TmpUnavailable(f"cannot {doing} tmp_dir: {exc.strerror}") from exc
-
-
-def sync_directory(directory: Path) -> None:
-    """Return when the names in a directory survive a crash of the machine. OSError."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from asynch import db, settings, wiring
+from asynch import db, settings
 from asynch.db import Row
 from asynch.domain.states import State
 from asynch.errors import StorageError
 from asynch.store import news
 from asynch.store import tasks as store
+from asynch.wiring.worker import worker_setup
 from asynch.worker import incarnation
-from asynch.worker.incarnation import Setup
+from asynch.worker.setup import Setup
 from tests.live import KEY
 from tests.model_ledger import Entry
 from tests.model_server import ModelServer
@@ -114,7 +115,7 @@ def living(
             "cleaner": {"interval": 1},
         }
     )
-    setup = wiring.worker_setup(chosen)
+    setup = worker_setup(chosen)
     moody = MoodyStore(setup.storage)
     setup = replace(setup, storage=moody)  # type: ignore[arg-type]  # it has all that a store has
     stop = threading.Event()

@@ -14,10 +14,11 @@ from asynch import db
 from asynch.db import Row
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import Phase, State
-from asynch.store import queue, workers
+from asynch.store import queue, slots, workers
 from asynch.store import tasks as store
 from asynch.store.models import ModelSpec, insert_model
-from asynch.store.queue import Claim, Saved, Slot, Target
+from asynch.store.queue import Claim, Saved, Target
+from asynch.store.slots import Slot
 from asynch.store.tasks import NewTask
 
 TENANT = 1
@@ -133,7 +134,7 @@ class Worker:
 
     def claim(self, lane_id: int, count: int = 1) -> list[Claim]:
         """Claim without slots and whoever has died: the statement alone."""
-        dead = queue.find_dead(self.session, worker_id=self.id)
+        dead = slots.find_dead(self.session, worker_id=self.id)
         return queue.claim(self.session, counts={lane_id: count}, worker_id=self.id, timezone="UTC", known_dead=dead)
 
     def claim_one(self, lane_id: int) -> Claim:
@@ -149,8 +150,8 @@ class Worker:
         self, lane_id: int, wanted: int, tries: Sequence[int], give_back: Sequence[Slot] = ()
     ) -> tuple[list[Slot], dict[int, bool]]:
         """One exchange of slots, and a look for the dead."""
-        won = queue.swap_slots(self.session, give_back=give_back, wants=[(lane_id, wanted, tries)])
-        return won, queue.find_dead(self.session, worker_id=self.id)
+        won = slots.swap_slots(self.session, give_back=give_back, wants=[(lane_id, wanted, tries)])
+        return won, slots.find_dead(self.session, worker_id=self.id)
 
     def locks(self) -> int:
         """How many advisory locks its session holds, its own included."""

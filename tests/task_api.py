@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import requests
 
-from asynch import db, settings, wiring
+from asynch import db, settings
 from asynch.cleaner.purge import purge
 from asynch.cleaner.retry import retry
 from asynch.cleaner.terms import Terms as CleanerTerms
 from asynch.errors import ErrorCode, ExecutorError
 from asynch.store import queue
 from asynch.store.queue import Claim, Outcome, Saved
+from asynch.wiring.worker import worker_setup
 from asynch.worker import incarnation, outcomes
 from tests import rows
 from tests.live import KEY, Live
@@ -208,7 +209,7 @@ def working(live: Live, dsn: str, **sections: Any) -> Iterator[None]:
     with db.transaction(live.parts.pool) as conn:  # a database may outlive the directory of the test that used it
         conn.execute("DELETE FROM asynch_meta WHERE key = 'local_store_id'")
     stop = threading.Event()
-    thread = threading.Thread(target=incarnation.run, args=(wiring.worker_setup(chosen), stop), name="worker")
+    thread = threading.Thread(target=incarnation.run, args=(worker_setup(chosen), stop), name="worker")
     thread.start()
     try:
         yield

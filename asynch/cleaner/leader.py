@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from asynch import db
 from asynch.errors import DatabaseDown
+from asynch.store import workers
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Leader:
             if self._leads:
                 self._session.execute("SELECT 1")
                 return True
-            self._leads = bool(db.one(self._session, "try_lock", key=LEADER_LOCK)["held"])
+            self._leads = workers.try_lock(self._session, LEADER_LOCK)
             if self._leads:
                 logger.info("leading the cleaner")
             return self._leads

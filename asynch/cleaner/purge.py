@@ -9,7 +9,7 @@ from asynch.cleaner.terms import Terms
 from asynch.domain.states import MOVES, Event, State
 from asynch.errors import StorageError
 from asynch.storage import Storage
-from asynch.store import actions, queue, workers
+from asynch.store import actions, past, queue
 
 #: A task that ended so has no result, but its last upload may have been killed between the store and the row.
 _UNDELIVERED = frozenset({State.FAILED, State.CANCELLED})
@@ -51,4 +51,4 @@ def forget(pool: db.Pool, terms: Terms) -> int:
     """Old idempotency keys, op log rows, tries of actions and hosts; returns how many."""
     with db.transaction(pool) as conn:
         tries = actions.forget_tries(conn, retention_s=terms.op_log_retention_s, most=terms.batch)
-        return tries + workers.forget(conn, op_log_retention_s=terms.op_log_retention_s, most=terms.batch)
+        return tries + past.forget(conn, op_log_retention_s=terms.op_log_retention_s, most=terms.batch)

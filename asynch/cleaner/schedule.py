@@ -52,7 +52,7 @@ class Cleaner:
         self._every(seldom, "forget", partial(forget, pool, terms))
         self._every(often, "unanswered", partial(unanswered, pool, terms))
         self._every(seldom, "unneeded", partial(unneeded, pool, terms, storage))
-        self._every(seldom, "unsent", partial(unsent, pool, terms, storage))
+        self._every(seldom, "unsent", partial(unsent, pool, terms))
         self._every(often, "fold", partial(fold, pool, terms))
         self._every(_SWEEP_EVERY_S, "sweep", partial(storage.sweep, _LEFT_BEHIND_S))
 

@@ -1,4 +1,4 @@
-"""Unneeded: objects in storage that a move has left over, and whose worker ended before it removed them."""
+"""Unneeded: objects in storage that were left over, and that no worker has removed."""
 
 from __future__ import annotations
 

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 from asynch import db
 from asynch.cleaner.terms import Terms
 from asynch.domain.uploads import staged_keys
-from asynch.errors import StorageError
-from asynch.storage import Storage
-from asynch.store import files
-
-logger = logging.getLogger(__name__)
+from asynch.store import files, unneeded
 
 
-def unsent(pool: db.Pool, terms: Terms, storage: Storage) -> int:
-    """Fail one batch of them and remove what has come; returns how many."""
+def unsent(pool: db.Pool, terms: Terms) -> int:
+    """Fail one batch of them, and have removed what has come; returns how many."""
     with db.transaction(pool) as conn:
         found = files.expire_uploads(conn, ttl_s=terms.part_ttl_s, most=terms.batch)
-    for tenant_id, upload_id, parts in found:
-        for key in staged_keys(tenant_id, upload_id, parts) if parts else ():
-            try:
-                storage.delete(key)
-            except StorageError as exc:
-                logger.warning("an object is left behind", extra={"error": str(exc)})
+        unneeded.note(conn, [key for upload in found if upload[2] for key in staged_keys(*upload)])
     return len(found)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from asynch.errors import Forbidden
+
 
 class Role(StrEnum):
     """What a principal may do."""
@@ -25,6 +27,11 @@ class Principal:
     def is_admin(self) -> bool:
         """Whether it may do what only admins may."""
         return self.role is Role.ADMIN
+
+    def expect_admin(self) -> None:
+        """Forbidden for all but admins."""
+        if not self.is_admin:
+            raise Forbidden("This is for admins.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from asynch.domain import callbacks
 from asynch.domain.answers import MOST_TAGS, tags_in
 from asynch.domain.rules import RetryStrategy
 from asynch.domain.states import State
-from asynch.service.lanes import ensure_lane
+from asynch.service.lanes import AT_ONCE, SCHEDULE_S, SCHEME, STORED, ensure_lane
 from asynch.service.rule_specs import MODEL, PROCESSOR, QUEUE, WEBHOOK
 from asynch.service.rules import facts_of, live_rules, matching
 from asynch.store import actions as store
@@ -31,9 +31,6 @@ MOST_GENERATIONS = 4
 LANE = "action:"
 #: The target of what is published.
 BROKER = "broker:"
-_AT_ONCE = 8
-#: A processor's pauses between attempts where its rule says nothing, seconds; deliveries have those of callbacks.
-_SCHEDULE_S = (5, 60, 600)
 #: A receiver or broker has no longer than this for its answer, seconds: who hangs holds up the others of its lane.
 _DELIVERY_S = 60
 #: An action that is not begun in so much time after it is due is given up.
@@ -148,9 +145,9 @@ def _lane(conn: Connection, tenant_id: int, spec: RuleSpec) -> int | None:
     if spec.execute_mode == WEBHOOK:
         url = f"webhook+{callbacks.receiver_of(spec.target_url)}"
     else:
-        url = BROKER if spec.execute_mode == QUEUE else f"local:{spec.target_url}"
-    schedule_s = _SCHEDULE_S if spec.execute_mode == PROCESSOR else callbacks.SCHEDULE_S
-    lane = NewLane(name, url, _AT_ONCE, callbacks.TIMEOUT_S, schedule_s)  # an action has a time-out of its own
+        url = BROKER if spec.execute_mode == QUEUE else f"{SCHEME}:{spec.target_url}"
+    schedule_s = SCHEDULE_S if spec.execute_mode == PROCESSOR else callbacks.SCHEDULE_S  # where its rule says nothing
+    lane = NewLane(name, url, AT_ONCE, callbacks.TIMEOUT_S, schedule_s)  # an action has a time-out of its own
     return ensure_lane(conn, tenant_id=tenant_id, lane=lane)
 
 
@@ -167,7 +164,7 @@ def _input(spec: RuleSpec, file: Row) -> str | None:
     """Where the work finds what it works on: a topic, a receiver, a stored file; a model is told in its payload."""
     if spec.execute_mode != PROCESSOR:
         return spec.target_url
-    return None if _is_models(spec) else f"store:{file['key']}"
+    return None if _is_models(spec) else f"{STORED}{file['key']}"
 
 
 def _call_s(spec: RuleSpec) -> int | None:

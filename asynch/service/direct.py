@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from asynch import db
 from asynch.db import Row
-from asynch.domain.filetype import FileType
 from asynch.domain.principal import Caller
-from asynch.domain.uploads import Status, is_among, shown_name, staged_id, staged_keys, staged_name
-from asynch.errors import Conflict, NotFound, TooLarge, Unsupported
-from asynch.service.uploads import Received, Told, Uploads, have_processed
+from asynch.domain.uploads import Status, shown_name, staged_id, staged_keys, staged_name
+from asynch.errors import Conflict, NotFound
+from asynch.service.intake import expect_size, expect_type
+from asynch.service.uploads import Received, Told, Uploads, take_in
 from asynch.storage import Inviting
 from asynch.store import files as store
 from asynch.store.files import NewUpload
@@ -37,10 +37,8 @@ class Direct:
     def invite(self, caller: Caller, told: Told, *, size: int, content_type: str, parts: int) -> Invitation:
         """Begin an upload past this service. TooLarge, Unsupported, Conflict where the storage takes none."""
         storage = self._storage()
-        if size > self.uploads.max_size:
-            raise TooLarge(f"A file may have at most {self.uploads.max_size} bytes.", limitBytes=self.uploads.max_size)
-        if not is_among(content_type, self.uploads.types):
-            raise Unsupported(f"Files of this type are not taken: {content_type}.")
+        expect_size(size, self.uploads.max_size)
+        expect_type(content_type, self.uploads.types)
         tenant_id = caller.principal.tenant_id
         upload = NewUpload(
             user=caller.principal.user,
@@ -73,7 +71,7 @@ class Direct:
         if row["status"] == Status.PENDING:
             self._check_there(row)
             with db.transaction(self.uploads.pool) as conn:
-                self._take_in(conn, caller, row, scene)
+                take_in(conn, "", caller, row["id"], row["content_type"], row["parts"], scene=scene or row["scene"])
         elif row["status"] == Status.FAILED:
             raise Conflict(f"The upload has ended: {row['error_msg']}.")
         return Received(str(upload_id), row["repository_identity"])
@@ -85,25 +83,10 @@ class Direct:
         if len(there) < len(sizes):
             missing = "The object is not there yet." if len(sizes) == 1 else "Not all parts are there yet."
             raise Conflict(missing, code="object_missing")
-        if sum(there) > self.uploads.max_size:
-            raise TooLarge(f"A file may have at most {self.uploads.max_size} bytes.", limitBytes=self.uploads.max_size)
+        expect_size(sum(there), self.uploads.max_size)
         if sum(there) != row["file_size"]:
             detail = f"{sum(there)} bytes are there, {row['file_size']} were announced."
             raise Conflict(detail, code="size_mismatch")
-
-    def _take_in(self, conn: db.Connection, caller: Caller, row: Row, scene: str) -> None:
-        sender = store.note_received(
-            conn,
-            tenant_id=row["tenant_id"],
-            upload_id=row["id"],
-            content_type=row["content_type"],
-            scene=scene or row["scene"],
-        )
-        if sender is not None:  # else another request was quicker
-            principal = replace(caller.principal, user=sender.user)
-            sent_by = replace(caller, principal=principal, upload_headers=sender.upload_headers)
-            kind = FileType("", row["content_type"])
-            have_processed(conn, "", sent_by, row["id"], kind, row["parts"])
 
     def _storage(self) -> Inviting:
         storage = self.uploads.storage

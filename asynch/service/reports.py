@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from asynch import db
 from asynch.db import Pool, Row
 from asynch.domain.principal import Caller, Principal
-from asynch.errors import Forbidden
-from asynch.service.tasks import TOTAL_CAP, Found
+from asynch.service import listing
 from asynch.store import actions, oplog, stats, workers
 from asynch.store.actions import LogFilter
 from asynch.store.oplog import Operation, OpFilter
@@ -31,36 +30,31 @@ class Reports:
         with db.connection(self.pool) as conn:
             return stats.list_biz_stats(conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset)
 
-    def op_logs(self, asker: Principal, tenant_id: int, wanted: OpFilter, *, limit: int, offset: int) -> Found:
+    def op_logs(self, asker: Principal, tenant_id: int, wanted: OpFilter, *, limit: int, offset: int) -> listing.Found:
         """A page of a tenant's op log, newest first, and the total. Forbidden unless an admin asks."""
-        _expect_admin(asker)
+        asker.expect_admin()
         with db.connection(self.pool) as conn:
             rows, total = oplog.list_op_logs(
-                conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=TOTAL_CAP + 1
+                conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=listing.TOTAL_CAP + 1
             )
-        return Found(rows, min(total, TOTAL_CAP), total > TOTAL_CAP)
+        return listing.found(rows, total)
 
     def note_look(self, caller: Caller, op_type: str, operation: Operation) -> None:
         """Write into the op log that somebody looked at something. DatabaseDown."""
         with db.transaction(self.pool) as conn:
             oplog.insert_op_logs(conn, caller, op_type, [operation])
 
-    def tries(self, asker: Principal, tenant_id: int, wanted: LogFilter, *, limit: int, offset: int) -> Found:
+    def tries(self, asker: Principal, tenant_id: int, wanted: LogFilter, *, limit: int, offset: int) -> listing.Found:
         """A page of the tries of a tenant's actions, as `op_logs`."""
-        _expect_admin(asker)
+        asker.expect_admin()
         with db.connection(self.pool) as conn:
             rows, total = actions.list_tries(
-                conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=TOTAL_CAP + 1
+                conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=listing.TOTAL_CAP + 1
             )
-        return Found(rows, min(total, TOTAL_CAP), total > TOTAL_CAP)
+        return listing.found(rows, total)
 
     def workers(self, asker: Principal) -> list[Row]:
         """The living workers of all hosts, oldest first. Forbidden unless an admin asks."""
-        _expect_admin(asker)
+        asker.expect_admin()
         with db.connection(self.pool) as conn:
             return workers.list_workers(conn)
-
-
-def _expect_admin(asker: Principal) -> None:
-    if not asker.is_admin:
-        raise Forbidden("Only an admin may see this.")

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from asynch import db
-from asynch.db import Connection, Pool, Row
-from asynch.domain.filetype import FileType
+from asynch.db import Pool, Row
 from asynch.domain.principal import Caller
 from asynch.domain.uploads import Status, is_among, shown_name
 from asynch.errors import ChecksumMismatch, Conflict, Gone, NotFound, Overloaded, TooLarge, Unsupported
 from asynch.incoming import Incoming
 from asynch.partial import Partial, TurnOver, WrongOffset, pieces_of, spooled
-from asynch.service.uploads import Told, Uploads, have_processed
+from asynch.service.intake import expect_size
+from asynch.service.uploads import Told, Uploads, take_in
 from asynch.store import files as store
 from asynch.store.files import NewUpload
 from asynch.store.oplog import Operation, insert_op_logs
+
+#: A type is told by so many bytes, or by all of a smaller file.
+_TELLING_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,7 @@ class Resumable:
 
     def begin(self, caller: Caller, length: int, told: Told, *, sha256: str = "", metadata: str = "") -> Standing:
         """A new upload, whole already where the tenant has this content. TooLarge, TmpUnavailable."""
-        if length > self.uploads.max_size:
-            raise TooLarge(f"A file may have at most {self.uploads.max_size} bytes.", limitBytes=self.uploads.max_size)
+        expect_size(length, self.uploads.max_size)
         if sha256:
             try:
                 known = self.uploads.known(caller, sha256, told)
@@ -154,10 +156,10 @@ class Resumable:
         """Where it stands now, having it processed if that is the end. Unsupported."""
         self._check_type(caller, row, file, offset)
         if offset >= file.length:
-            tenant_id, kind = caller.principal.tenant_id, file.kind
-            parts = self.uploads.stage(tenant_id, row["id"], file.path, kind)
+            kind = file.kind
+            parts = self.uploads.stage(caller.principal.tenant_id, row["id"], file.path, kind)
             with db.transaction(self._pool) as conn:
-                end_whole(conn, self._incoming.host_id, caller, row["id"], kind, parts)
+                take_in(conn, self._incoming.host_id, caller, row["id"], kind.content_type, parts)
             if parts:
                 file.remove()
             return Standing(row["id"], offset, file.length, None, row["metadata"])
@@ -177,25 +179,6 @@ class Resumable:
     def _fail(self, tenant_id: int, upload_id: int, reason: str) -> None:
         with db.transaction(self._pool) as conn:
             store.end_upload(conn, tenant_id=tenant_id, upload_id=upload_id, status=Status.FAILED, error=reason)
-
-
-def end_whole(conn: Connection, tmp_host: str, caller: Caller, upload_id: int, kind: FileType, parts: int = 0) -> None:
-    """All bytes are there: that it is so, and the task that processes them, are one fact; noted before, it stays."""
-    sender = store.note_received(
-        conn,
-        tenant_id=caller.principal.tenant_id,
-        upload_id=upload_id,
-        content_type=kind.content_type,
-        parts=parts,
-    )
-    if sender is not None:
-        principal = replace(caller.principal, user=sender.user)
-        sent_by = replace(caller, principal=principal, upload_headers=sender.upload_headers)
-        have_processed(conn, tmp_host, sent_by, upload_id, kind, parts)
-
-
-#: A type is told by so many bytes, or by all of a smaller file.
-_TELLING_BYTES = 64 * 1024
 
 
 def _up_to(pieces: Iterable[bytes], most: int) -> Iterable[bytes]:

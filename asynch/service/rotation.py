@@ -9,7 +9,7 @@ from asynch import db
 from asynch.db import Pool
 from asynch.secretbox import SecretBox, SecretError
 from asynch.service import schema
-from asynch.store import sealed, workers
+from asynch.store import facts, sealed
 from asynch.store.sealed import FIRST, KINDS, Kind, Sealed
 
 _BATCH = 500
@@ -88,11 +88,11 @@ def _rotate_one(conn: db.Connection, box: SecretBox, kind: Kind, secret: Sealed,
 def _rotate_canary(pool: Pool, box: SecretBox) -> Count:
     count = Count("canary")
     with db.transaction(pool) as conn:
-        token = workers.fact(conn, schema.CANARY) or ""
+        token = facts.find_fact(conn, schema.CANARY) or ""
         new = box.resealed_canary(token)
         if new is None:
             count.current = 1
-        elif sealed.swap_fact(conn, schema.CANARY, token, new):
+        elif facts.swap_fact(conn, schema.CANARY, token, new):
             count.rotated = 1
         else:
             count.unsettled = 1

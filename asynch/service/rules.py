@@ -18,7 +18,7 @@ from asynch.db import Connection, Pool, Row
 from asynch.domain.principal import Caller, Principal
 from asynch.domain.redact import redacted
 from asynch.domain.rules import Check, Condition, FileFacts, compiled, in_rollout
-from asynch.errors import Conflict, Forbidden, InvalidInput, Mistake, NotFound
+from asynch.errors import Conflict, InvalidInput, Mistake, NotFound
 from asynch.service.rule_specs import Checks
 from asynch.service.webhooks import Webhooks
 from asynch.store import files, tenants
@@ -130,7 +130,7 @@ class Rules:
 
         InvalidInput for what cannot be, Conflict when the name is taken.
         """
-        expect_admin(caller.principal)
+        caller.principal.expect_admin()
         tenant_id = caller.principal.tenant_id
         with db.transaction(self.pool) as conn:
             _lock(conn, tenant_id)
@@ -144,7 +144,7 @@ class Rules:
 
         Errors as `create`, NotFound without the rule.
         """
-        expect_admin(caller.principal)
+        caller.principal.expect_admin()
         with db.transaction(self.pool) as conn:
             rule = _locked(conn, caller.principal.tenant_id, rule_id)
             spec = replace(rule.spec, **_as_spec(changes))
@@ -156,7 +156,7 @@ class Rules:
         NotFound without the rule or the version, InvalidInput where it cannot be said any more, Conflict when the
         name it had is taken.
         """
-        expect_admin(caller.principal)
+        caller.principal.expect_admin()
         tenant_id = caller.principal.tenant_id
         with db.transaction(self.pool) as conn:
             rule = _locked(conn, tenant_id, rule_id)
@@ -172,7 +172,7 @@ class Rules:
 
     def delete(self, caller: Caller, rule_id: int) -> None:
         """Delete a rule. NotFound; Conflict while others come after it."""
-        expect_admin(caller.principal)
+        caller.principal.expect_admin()
         with db.transaction(self.pool) as conn:
             rule = _locked(conn, caller.principal.tenant_id, rule_id)
             if store.has_followers(conn, rule):
@@ -182,7 +182,7 @@ class Rules:
 
     def get(self, asker: Principal, rule_id: int) -> Rule:
         """One rule. NotFound."""
-        expect_admin(asker)
+        asker.expect_admin()
         with db.connection(self.pool) as conn:
             return _found(conn, asker.tenant_id, rule_id)
 
@@ -190,13 +190,13 @@ class Rules:
         self, asker: Principal, tenant_id: int, wanted: RuleFilter, *, limit: int, offset: int
     ) -> tuple[list[Rule], int]:
         """A page of a tenant's rules, newest first, and how many there are in all."""
-        expect_admin(asker)
+        asker.expect_admin()
         with db.connection(self.pool) as conn:
             return store.list_rules(conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset)
 
     def test(self, asker: Principal, file: int | FileFacts, rule_id: int | None) -> list[Verdict]:
         """What one rule, or each that is on, says to a stored file or to one that might be. NotFound."""
-        expect_admin(asker)
+        asker.expect_admin()
         tenant_id = asker.tenant_id
         with db.connection(self.pool) as conn:
             facts = file if isinstance(file, FileFacts) else _stored(conn, tenant_id, file)
@@ -219,12 +219,6 @@ class Rules:
         text = as_text({to_camel(name): value for name, value in asked.items()}) if self.log_payloads else ""
         insert_op_logs(conn, caller, op_type, [Operation(biz_name=spec.action_name, request=redacted(text))])
         store.renew_stamp(conn, caller.principal.tenant_id)
-
-
-def expect_admin(asker: Principal) -> None:
-    """Forbidden for others."""
-    if not asker.is_admin:
-        raise Forbidden("Only an admin may see and change rules.")
 
 
 def _as_spec(given: Mapping[str, Any]) -> dict[str, Any]:

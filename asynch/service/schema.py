@@ -10,7 +10,7 @@ from typing import LiteralString
 from asynch import db
 from asynch.errors import UserError
 from asynch.secretbox import SecretBox
-from asynch.store import workers
+from asynch.store import facts
 
 SCHEMA_VERSION = 6
 #: The fact that tells whether keys fit.
@@ -87,7 +87,7 @@ def check_version(conn: db.Connection, *, at_least: int = SCHEMA_VERSION, newer:
     """
     if not _has_table(conn, "asynch_meta"):
         raise UserError("the database has no asynch schema yet: run `asynch migrate`")
-    version = int(workers.fact(conn, "schema_version") or 0)
+    version = int(facts.find_fact(conn, "schema_version") or 0)
     if version < at_least:
         raise UserError(f"the database has schema version {version}, {at_least} is needed: run `asynch migrate`")
     if version > SCHEMA_VERSION and not newer:
@@ -97,7 +97,7 @@ def check_version(conn: db.Connection, *, at_least: int = SCHEMA_VERSION, newer:
 def check_canary(pool: db.Pool, box: SecretBox) -> None:
     """UserError unless these keys can read what this database holds; the first start leaves the canary."""
     with db.transaction(pool) as conn:
-        token = workers.fact(conn, CANARY) or workers.remember(conn, CANARY, box.canary())
+        token = facts.find_fact(conn, CANARY) or facts.remember(conn, CANARY, box.canary())
     if not box.check_canary(token):
         raise UserError("the configured secrets.keys (or secret.key) cannot read this database's secrets")
 
@@ -105,7 +105,7 @@ def check_canary(pool: db.Pool, box: SecretBox) -> None:
 def check_store_id(pool: db.Pool, store_id: str) -> None:
     """UserError when the database knows another local store: its files would not be found here."""
     with db.transaction(pool) as conn:
-        known = workers.remember(conn, "local_store_id", store_id)
+        known = facts.remember(conn, "local_store_id", store_id)
     if known != store_id:
         raise UserError(
             "storage.local.dir is not the directory this database's results are in; "

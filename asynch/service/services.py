@@ -10,7 +10,7 @@ from asynch import db
 from asynch.db import Pool
 from asynch.domain import bindings
 from asynch.domain.principal import Caller, Principal
-from asynch.errors import Forbidden, InvalidInput, Mistake
+from asynch.errors import InvalidInput, Mistake
 from asynch.store import limits as store
 from asynch.store.limits import Service
 from asynch.store.oplog import Operation, insert_op_logs
@@ -25,7 +25,7 @@ class Services:
 
     def update(self, caller: Caller, base_url: str, *, max_concurrency: int) -> Service:
         """Limit the calls to a base URL; 0 is no limit. Forbidden unless an admin asks, InvalidInput for no URL."""
-        _expect_admin(caller.principal)
+        caller.principal.expect_admin()
         try:
             bindings.check_base_url(base_url)
         except ValueError as exc:
@@ -38,11 +38,6 @@ class Services:
 
     def search(self, asker: Principal, *, base_url: str | None, limit: int, offset: int) -> tuple[list[Service], int]:
         """A page, newest first, and how many there are. Forbidden as `update`."""
-        _expect_admin(asker)
+        asker.expect_admin()
         with db.connection(self.pool) as conn:
             return store.list_services(conn, base_url=base_url, limit=limit, offset=offset)
-
-
-def _expect_admin(asker: Principal) -> None:
-    if not asker.is_admin:
-        raise Forbidden("Only an admin may see and change the limits of services.")

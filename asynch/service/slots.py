@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +10,12 @@ from time import monotonic
 from asynch import db
 from asynch.errors import CutReason, DatabaseDown, QueueFull
 from asynch.executors import Call
-from asynch.store import queue
+from asynch.store import slots as store
 from asynch.store.models import Model
 
-_MOST_TRIES = 2000
 _WATCH_S = 0.1
 #: The server frees the slots of a session when it is gone: this is how long a call may go on after that.
 _PING_S = 0.25
-#: As long as a worker takes its session for alive that does not answer.
-_SILENCE_S = 8.0
 
 
 @contextmanager
@@ -45,20 +41,17 @@ def _win(session: db.Connection, model: Model, tenant_most: int) -> None:
     What the model works on while no worker has it, because the last one ended, has its slots first. A breaker that is
     open keeps nobody from a test: it is how one finds out.
     """
-    lanes = queue.lanes_named(session, [model.lane_id], tenant_most=tenant_most)
+    lanes = store.lanes_named(session, [model.lane_id], tenant_most=tenant_most)
     permits = [permit for lane in lanes for permit in lane.permits if permit.most > 0]
-    lane = (model.lane_id, 1 + queue.polled_waiting(session, model.lane_id), _tries(model.spec.max_concurrency))
-    wants = [lane, *((permit.id, 1, _tries(permit.most)) for permit in permits)]
+    lane = (model.lane_id, 1 + store.polled_waiting(session, model.lane_id), store.tries(model.spec.max_concurrency))
+    wants = [lane, *((permit.id, 1, store.tries(permit.most)) for permit in permits)]
     try:
-        won = queue.swap_slots(session, give_back=(), wants=wants)
+        won = store.swap_slots(session, give_back=(), wants=wants)
     except db.OutOfLocks:  # no memory for another lock is no free slot, as for a worker
         won = []
-    dead = queue.find_dead(session, worker_id=0)
-    fresh = [worker for worker, over in dead.items() if not over]
-    if fresh:
-        queue.mark_dead(session, fresh)
-    mourned = queue.lanes_in_mourning(session, fresh, list(dead), tenant_most=tenant_most) if dead else {}
-    needed = 1 + queue.polled_waiting(session, model.lane_id) + len(permits)
+    dead = store.find_dead(session, worker_id=0)
+    mourned = store.mourn(session, dead, tenant_most=tenant_most) if dead else {}
+    needed = 1 + store.polled_waiting(session, model.lane_id) + len(permits)
     if len(won) < needed or any(key in mourned for key, _, _ in wants):
         raise QueueFull(
             f"All calls that {model.spec.model_name!r}, its tenant or its service may have at once are open.",
@@ -66,11 +59,7 @@ def _win(session: db.Connection, model: Model, tenant_most: int) -> None:
             maxConcurrency=model.spec.max_concurrency,
         )
     of_the_lane = [slot for slot in won if slot.lane_id == model.lane_id]
-    queue.swap_slots(session, give_back=of_the_lane[1:], wants=())
-
-
-def _tries(most: int) -> list[int]:
-    return random.sample(range(most), min(most, _MOST_TRIES))
+    store.swap_slots(session, give_back=of_the_lane[1:], wants=())
 
 
 @contextmanager
@@ -113,6 +102,6 @@ class _Vigil:
             now = monotonic()
             if now > self._call.deadline:
                 self._call.cut(CutReason.TIMEOUT)
-            if now - self._answered_at > _SILENCE_S:
+            if now - self._answered_at > store.SILENCE_S:
                 self._call.cut(CutReason.SESSION_LOST)
                 self._lines.cut()

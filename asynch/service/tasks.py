@@ -12,14 +12,13 @@ from asynch.db import Connection, Pool, Row
 from asynch.domain.principal import Caller
 from asynch.domain.states import MOVES, Event, State, status_of
 from asynch.errors import Conflict, Gone, NotFound, TooLarge
+from asynch.service import listing
 from asynch.service.feed import Feed, Heard, Key
 from asynch.store import news
 from asynch.store import tasks as store
 from asynch.store.oplog import Operation, insert_op_logs
 from asynch.store.tasks import Place, TaskFilter
 
-#: A list's total is counted up to this.
-TOTAL_CAP = 10_000
 #: Rows a transaction of a change by filter.
 _CHUNK = 1000
 #: A place in a queue is counted up to this.
@@ -43,15 +42,6 @@ class Changed:
 
 
 Change: TypeAlias = Callable[[Caller, Sequence[int]], Changed]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A page of a list: its rows, how many there are in all, and whether that is only a lower bound."""
-
-    rows: list[Row]
-    total: int
-    capped: bool
 
 
 def state_of(row: Row) -> tuple[object, ...]:
@@ -160,14 +150,14 @@ class Tasks:
             raise NotFound("There is no such task.")
         return None, State(purged["state"]), purged["code"]
 
-    def search(self, tenant_id: int, wanted: TaskFilter, *, limit: int, offset: int) -> Found:
+    def search(self, tenant_id: int, wanted: TaskFilter, *, limit: int, offset: int) -> listing.Found:
         """A page, newest first, and the total."""
         with db.connection(self.pool) as conn:
             ids, total = store.list_tasks(
-                conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=TOTAL_CAP + 1
+                conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=listing.TOTAL_CAP + 1
             )
             rows = store.get_tasks(conn, tenant_id=tenant_id, ids=ids)
-        return Found([rows[i] for i in ids if i in rows], min(total, TOTAL_CAP), total > TOTAL_CAP)
+        return listing.found([rows[i] for i in ids if i in rows], total)
 
     def payloads(self, tenant_id: int, ids: Sequence[int], *, most_bytes: int) -> dict[int, str | None]:
         """JSON text by id, as sent. TooLarge when they are more than `most_bytes` together."""

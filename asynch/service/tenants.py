@@ -9,7 +9,6 @@ import orjson
 from asynch import db
 from asynch.db import Pool
 from asynch.domain.principal import Caller, Principal
-from asynch.errors import Forbidden
 from asynch.store import news
 from asynch.store import tenants as store
 from asynch.store.oplog import Operation, insert_op_logs
@@ -25,13 +24,13 @@ class Tenants:
 
     def get(self, asker: Principal, tenant_id: int) -> Tenant:
         """A tenant's limits; any number is a tenant. Forbidden unless an admin asks."""
-        _expect_admin(asker)
+        asker.expect_admin()
         with db.connection(self.pool) as conn:
             return store.find_tenant(conn, tenant_id) or Tenant(tenant_id)
 
     def update(self, caller: Caller, tenant_id: int, *, max_concurrency: int | None, queue_limit: int | None) -> Tenant:
         """Change what is not None, and have the workers look at the tenant's lanes again. Forbidden as `get`."""
-        _expect_admin(caller.principal)
+        caller.principal.expect_admin()
         asked = {"tenantId": str(tenant_id), "maxConcurrency": max_concurrency, "queueLimit": queue_limit}
         request = orjson.dumps({name: value for name, value in asked.items() if value is not None}).decode()
         with db.transaction(self.pool) as conn:
@@ -45,8 +44,3 @@ class Tenants:
             news.announce(conn, store.lanes_of(conn, tenant_id))
             insert_op_logs(conn, caller, "updateTenant", [Operation(request=request if self.log_payloads else "")])
         return tenant
-
-
-def _expect_admin(asker: Principal) -> None:
-    if not asker.is_admin:
-        raise Forbidden("Only an admin may see and change the limits of tenants.")

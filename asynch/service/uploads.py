@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from asynch import db
 from asynch.db import Connection, Pool, Row
-from asynch.domain.filetype import HEAD_BYTES, FileType, sniff
+from asynch.domain.filetype import FileType
 from asynch.domain.principal import Caller, Principal, served_by
 from asynch.domain.states import Phase, State
-from asynch.domain.uploads import Status, Work, is_among, shown_name, stage_of, staged_name
-from asynch.errors import NotFound, Overloaded, TooLarge, Unsupported
-from asynch.incoming import Incoming, Reception
-from asynch.service import actions
+from asynch.domain.uploads import Status, Work, shown_name, stage_of, staged_name
+from asynch.errors import NotFound, Overloaded
+from asynch.incoming import Incoming
+from asynch.service import actions, listing
 from asynch.service.actions import Cause
 from asynch.service.documents import file_document
+from asynch.service.intake import Intake
 from asynch.service.lanes import ensure_lane, staged_lane, upload_lane
 from asynch.storage import Inviting, Storage
 from asynch.store import actions as action_store
@@ -25,9 +26,6 @@ from asynch.store import files as store
 from asynch.store import news
 from asynch.store.files import FileAt, NewUpload, NewWork
 from asynch.store.oplog import Operation, insert_op_logs
-
-#: A list's total is counted up to this.
-TOTAL_CAP = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Uploads:
             store.insert_upload(conn, tenant_id=tenant_id, upload=upload)
             if not parts:
                 file.keep(self.incoming.name_of(tenant_id, upload_id))
-            have_processed(conn, self.incoming.host_id, caller, upload_id, kind, parts)
+            _have_processed(conn, self.incoming.host_id, caller, upload_id, kind.content_type, parts)
             insert_op_logs(conn, caller, "uploadFile", [Operation(task_id=str(upload_id))])
         if not parts:
             file.kept()
@@ -141,18 +139,11 @@ class Uploads:
 
     def progress(self, tenant_id: int, upload_id: int) -> dict[str, Any]:
         """Where an upload stands. NotFound."""
-        with db.connection(self.pool) as conn:
-            row = store.find_upload(conn, tenant_id=tenant_id, upload_id=upload_id)
-        if row is None:
-            raise NotFound("There is no such upload.")
-        return self._told(row)
+        return self._told(self._found(tenant_id, upload_id))
 
     def watched(self, tenant_id: int, upload_id: int) -> Row:
         """Where an upload stands, as a stream tells it: with the key under which changes of its task are heard."""
-        with db.connection(self.pool) as conn:
-            row = store.find_upload(conn, tenant_id=tenant_id, upload_id=upload_id)
-        if row is None:
-            raise NotFound("There is no such upload.")
+        row = self._found(tenant_id, upload_id)
         return {
             "tenant_id": served_by(tenant_id),
             "id": upload_id,
@@ -161,11 +152,23 @@ class Uploads:
             "document": self._told(row),
         }
 
+    def _found(self, tenant_id: int, upload_id: int) -> Row:
+        with db.connection(self.pool) as conn:
+            row = store.find_upload(conn, tenant_id=tenant_id, upload_id=upload_id)
+        if row is None:
+            raise NotFound("There is no such upload.")
+        return row
+
     def search(self, principal: Principal, *, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
         """A page of the principal's own uploads, newest first, and how many there are."""
         with db.connection(self.pool) as conn:
             rows, total = store.list_uploads(
-                conn, tenant_id=principal.tenant_id, user=principal.user, limit=limit, offset=offset, cap=TOTAL_CAP
+                conn,
+                tenant_id=principal.tenant_id,
+                user=principal.user,
+                limit=limit,
+                offset=offset,
+                cap=listing.TOTAL_CAP,
             )
         return [_listed(row) for row in rows], total
 
@@ -204,13 +207,43 @@ class Uploads:
         return file_document(self.storage, row) | {"derived": derived, "actions": done}
 
 
-def have_processed(conn: Connection, tmp_host: str, caller: Caller, upload_id: int, kind: FileType, parts: int) -> None:
+def take_in(
+    conn: Connection,
+    tmp_host: str,
+    caller: Caller,
+    upload_id: int,
+    content_type: str,
+    parts: int = 0,
+    *,
+    scene: str | None = None,
+) -> None:
+    """All bytes are there: that it is so, and the task that processes them, are one fact; noted before, it stays.
+
+    They are on the disk of `tmp_host`, or in so many objects in storage. The upload goes on in its sender's name.
+    """
+    sender = store.note_received(
+        conn,
+        tenant_id=caller.principal.tenant_id,
+        upload_id=upload_id,
+        content_type=content_type,
+        scene=scene,
+        parts=parts,
+    )
+    if sender is not None:
+        principal = replace(caller.principal, user=sender.user)
+        sent_by = replace(caller, principal=principal, upload_headers=sender.upload_headers)
+        _have_processed(conn, tmp_host, sent_by, upload_id, content_type, parts)
+
+
+def _have_processed(
+    conn: Connection, tmp_host: str, caller: Caller, upload_id: int, content_type: str, parts: int
+) -> None:
     """Have a worker look at a file whose bytes are all there, as its row says in this transaction.
 
     They are on the disk of `tmp_host`, whose workers alone can do it, or in so many objects in storage.
     """
     tenant_id = caller.principal.tenant_id
-    film = kind.content_type.startswith("video/")
+    film = content_type.startswith("video/")
     lane = staged_lane() if parts else upload_lane(tmp_host, film=film)
     lane_id = ensure_lane(conn, tenant_id=tenant_id, lane=lane)
     work = NewWork(
@@ -224,35 +257,6 @@ def have_processed(conn: Connection, tmp_host: str, caller: Caller, upload_id: i
     )
     store.insert_work(conn, work)
     news.announce(conn, {lane_id})
-
-
-class Intake:
-    """A file as it comes in, held to the limits of this installation while it does."""
-
-    def __init__(self, file: Reception, types: Sequence[str], max_size: int) -> None:
-        self.file = file
-        self._types = types
-        self._max_size = max_size
-
-    def write(self, data: bytes) -> int:
-        """Write all of `data`. TooLarge, Unsupported, TmpUnavailable."""
-        if self.file.size_bytes + len(data) > self._max_size:
-            raise TooLarge(f"A file may have at most {self._max_size} bytes.", limitBytes=self._max_size)
-        before = len(self.file.head)
-        written = self.file.write(data)
-        if before < HEAD_BYTES <= len(self.file.head):
-            self._check(sniff(self.file.head, whole=False))
-        return written
-
-    def end(self) -> FileType:
-        """What it is, now that it is whole. Unsupported."""
-        kind = sniff(self.file.head, whole=self.file.size_bytes == len(self.file.head))
-        self._check(kind)
-        return kind
-
-    def _check(self, kind: FileType) -> None:
-        if not is_among(kind.content_type, self._types):
-            raise Unsupported(f"Files of this type are not taken: {kind.content_type}.")
 
 
 def _work(row: Row) -> Work | None:

@@ -9,12 +9,13 @@ from datetime import datetime
 import orjson
 
 from asynch import db
-from asynch.db import Connection, Pool, Row
+from asynch.db import Connection, Pool
 from asynch.domain import callbacks
 from asynch.domain.principal import Caller, served_by
 from asynch.errors import ExecutorError, InvalidInput, Mistake, NotFound
 from asynch.executors.egress import Policy
 from asynch.secretbox import SecretBox
+from asynch.service import listing
 from asynch.service.letters import message_id_of
 from asynch.store import news, tenants
 from asynch.store import webhooks as store
@@ -23,8 +24,6 @@ from asynch.store.webhooks import DeliveryFilter
 
 #: How long the former secret is valid beside a new one, seconds.
 BOTH_VALID_S = 86_400.0
-#: A list's total is counted up to this.
-TOTAL_CAP = 10_000
 #: So many receivers of a tenant have lanes of their own; whoever comes later shares one, or names without end would
 #: be lanes without end.
 _MOST_RECEIVERS = 1000
@@ -99,13 +98,18 @@ class Webhooks:
     def _sealed(self, tenant_id: int, secret: str) -> str:
         return self.box.seal(tenant_id, callbacks.FIELD, secret)
 
-    def search(self, tenant_id: int, wanted: DeliveryFilter, *, limit: int, offset: int) -> tuple[list[Row], int, bool]:
-        """A page of deliveries, newest first, how many there are, and whether there are more than were counted."""
+    def search(self, tenant_id: int, wanted: DeliveryFilter, *, limit: int, offset: int) -> listing.Found:
+        """A page of deliveries, newest first, and the total."""
         with db.connection(self.pool) as conn:
             rows, total = store.list_deliveries(
-                conn, tenant_id=served_by(tenant_id), wanted=wanted, limit=limit, offset=offset, cap=TOTAL_CAP + 1
+                conn,
+                tenant_id=served_by(tenant_id),
+                wanted=wanted,
+                limit=limit,
+                offset=offset,
+                cap=listing.TOTAL_CAP + 1,
             )
-        return rows, min(total, TOTAL_CAP), total > TOTAL_CAP
+        return listing.found(rows, total)
 
     def redeliver(self, caller: Caller, delivery_id: int) -> int:
         """Deliver the same message once more, now; the id of the new delivery. NotFound."""

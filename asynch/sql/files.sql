@@ -146,7 +146,6 @@ FROM jsonb_to_recordset(%(work)s::jsonb) AS w(
     id bigint, parent_id bigint, lane_id int, creator text, input_ref text, payload text, queue_timeout_s int, delay_s int,
     trace_context text, upload_headers text, timeout_s int, schedule_s int[])
 CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = w.lane_id OFFSET 0) m
-RETURNING id
 
 -- note_unneeded --
 INSERT INTO asynch_unneeded (key) SELECT unnest(%(keys)s::text[]) ON CONFLICT DO NOTHING

@@ -36,6 +36,3 @@ WHERE (tenant_id, id) > (%(after_tenant)s, %(after_id)s) ORDER BY tenant_id, id 
 -- reseal_webhook_key --
 UPDATE asynch_webhook_key SET secret = %(new)s
 WHERE tenant_id = %(tenant_id)s AND id = %(id)s AND secret = %(old)s
-
--- swap_fact --
-UPDATE asynch_meta SET value = %(new)s WHERE key = %(key)s AND value = %(old)s

@@ -1,70 +1,49 @@
 -- Statistics: what was counted under a day, in `server.timezone`. The claim and insert_tasks count too.
 
 -- list_model_stats --
--- What was added up and what was not yet, in one snapshot: the cleaner moves rows from the one to the other.
-SELECT day, %(tenant_id)s::bigint AS tenant_id, creator, model_name, sum(request_count)::bigint AS request_count FROM (
-    SELECT day, creator, model_name, request_count FROM asynch_model_stat
-    WHERE tenant_id = %(tenant_id)s
-      AND (%(start_day)s::date IS NULL OR day >= %(start_day)s)
-      AND (%(end_day)s::date IS NULL OR day <= %(end_day)s)
-    UNION ALL
-    SELECT day, creator, model_name, request_count FROM asynch_model_tally
-    WHERE tenant_id = %(tenant_id)s
-      AND (%(start_day)s::date IS NULL OR day >= %(start_day)s)
-      AND (%(end_day)s::date IS NULL OR day <= %(end_day)s)
-) s
-WHERE (%(creator)s::text IS NULL OR strpos(creator, %(creator)s) > 0)
-  AND (%(model_name)s::text IS NULL OR strpos(model_name, %(model_name)s) > 0)
-GROUP BY day, creator, model_name
-ORDER BY day DESC, request_count DESC, model_name, creator LIMIT %(limit)s OFFSET %(offset)s
-
--- count_model_stats --
-SELECT count(*) AS total FROM (
-    SELECT day, creator, model_name FROM asynch_model_stat
-    WHERE tenant_id = %(tenant_id)s
-      AND (%(start_day)s::date IS NULL OR day >= %(start_day)s)
-      AND (%(end_day)s::date IS NULL OR day <= %(end_day)s)
-    UNION
-    SELECT day, creator, model_name FROM asynch_model_tally
-    WHERE tenant_id = %(tenant_id)s
-      AND (%(start_day)s::date IS NULL OR day >= %(start_day)s)
-      AND (%(end_day)s::date IS NULL OR day <= %(end_day)s)
-) s
-WHERE (%(creator)s::text IS NULL OR strpos(creator, %(creator)s) > 0)
-  AND (%(model_name)s::text IS NULL OR strpos(model_name, %(model_name)s) > 0)
+-- What was added up and what was not yet, in one snapshot: the cleaner moves rows from the one to the other. A page
+-- behind the end is one row, with the total alone.
+WITH counted AS (
+    SELECT s.day, s.creator, s.model_name, sum(s.request_count)::bigint AS request_count
+    FROM (
+        SELECT tenant_id, day, creator, model_name, request_count FROM asynch_model_stat
+        UNION ALL
+        SELECT tenant_id, day, creator, model_name, request_count FROM asynch_model_tally
+    ) s
+    WHERE s.tenant_id = %(tenant_id)s
+      AND (%(start_day)s::date IS NULL OR s.day >= %(start_day)s)
+      AND (%(end_day)s::date IS NULL OR s.day <= %(end_day)s)
+      AND (%(creator)s::text IS NULL OR strpos(s.creator, %(creator)s) > 0)
+      AND (%(model_name)s::text IS NULL OR strpos(s.model_name, %(model_name)s) > 0)
+    GROUP BY s.day, s.creator, s.model_name
+), page AS (
+    SELECT * FROM counted ORDER BY day DESC, request_count DESC, model_name, creator LIMIT %(limit)s OFFSET %(offset)s
+)
+SELECT t.total, %(tenant_id)s::bigint AS tenant_id, p.*
+FROM (SELECT count(*) AS total FROM counted) t LEFT JOIN page p ON true
+ORDER BY p.day DESC, p.request_count DESC, p.model_name, p.creator
 
 -- list_biz_stats --
 -- As list_model_stats.
-SELECT day, %(tenant_id)s::bigint AS tenant_id, creator, biz_name, sum(request_count)::bigint AS request_count FROM (
-    SELECT day, creator, biz_name, request_count FROM asynch_biz_stat
-    WHERE tenant_id = %(tenant_id)s
-      AND (%(start_day)s::date IS NULL OR day >= %(start_day)s)
-      AND (%(end_day)s::date IS NULL OR day <= %(end_day)s)
-    UNION ALL
-    SELECT day, creator, biz_name, request_count FROM asynch_biz_tally
-    WHERE tenant_id = %(tenant_id)s
-      AND (%(start_day)s::date IS NULL OR day >= %(start_day)s)
-      AND (%(end_day)s::date IS NULL OR day <= %(end_day)s)
-) s
-WHERE (%(creator)s::text IS NULL OR strpos(creator, %(creator)s) > 0)
-  AND (%(biz_name)s::text IS NULL OR strpos(biz_name, %(biz_name)s) > 0)
-GROUP BY day, creator, biz_name
-ORDER BY day DESC, request_count DESC, biz_name, creator LIMIT %(limit)s OFFSET %(offset)s
-
--- count_biz_stats --
-SELECT count(*) AS total FROM (
-    SELECT day, creator, biz_name FROM asynch_biz_stat
-    WHERE tenant_id = %(tenant_id)s
-      AND (%(start_day)s::date IS NULL OR day >= %(start_day)s)
-      AND (%(end_day)s::date IS NULL OR day <= %(end_day)s)
-    UNION
-    SELECT day, creator, biz_name FROM asynch_biz_tally
-    WHERE tenant_id = %(tenant_id)s
-      AND (%(start_day)s::date IS NULL OR day >= %(start_day)s)
-      AND (%(end_day)s::date IS NULL OR day <= %(end_day)s)
-) s
-WHERE (%(creator)s::text IS NULL OR strpos(creator, %(creator)s) > 0)
-  AND (%(biz_name)s::text IS NULL OR strpos(biz_name, %(biz_name)s) > 0)
+WITH counted AS (
+    SELECT s.day, s.creator, s.biz_name, sum(s.request_count)::bigint AS request_count
+    FROM (
+        SELECT tenant_id, day, creator, biz_name, request_count FROM asynch_biz_stat
+        UNION ALL
+        SELECT tenant_id, day, creator, biz_name, request_count FROM asynch_biz_tally
+    ) s
+    WHERE s.tenant_id = %(tenant_id)s
+      AND (%(start_day)s::date IS NULL OR s.day >= %(start_day)s)
+      AND (%(end_day)s::date IS NULL OR s.day <= %(end_day)s)
+      AND (%(creator)s::text IS NULL OR strpos(s.creator, %(creator)s) > 0)
+      AND (%(biz_name)s::text IS NULL OR strpos(s.biz_name, %(biz_name)s) > 0)
+    GROUP BY s.day, s.creator, s.biz_name
+), page AS (
+    SELECT * FROM counted ORDER BY day DESC, request_count DESC, biz_name, creator LIMIT %(limit)s OFFSET %(offset)s
+)
+SELECT t.total, %(tenant_id)s::bigint AS tenant_id, p.*
+FROM (SELECT count(*) AS total FROM counted) t LEFT JOIN page p ON true
+ORDER BY p.day DESC, p.request_count DESC, p.biz_name, p.creator
 
 -- fold_model_tallies --
 -- Adds tallies up, whichever are committed: one of a transaction that ends later is met the next time.

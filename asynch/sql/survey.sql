@@ -71,6 +71,11 @@ FROM (
      ORDER BY t.wake_at LIMIT %(most)s)
 ) x
 
+-- lock_capacity --
+SELECT current_setting('max_locks_per_transaction')::int * (current_setting('max_connections')::int
+       + current_setting('max_prepared_transactions')::int) AS capacity,
+       (SELECT coalesce(sum(max_concurrency), 0) FROM asynch_models WHERE deleted_at IS NULL AND enabled = 1) AS slots
+
 -- locks_held --
 -- Entries of the shared lock table, of all databases, and the slots among them: two-key locks of a lane in this one.
 -- The second key of a slot is its number; -1 is the lock of who counts the lane.

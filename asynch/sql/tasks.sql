@@ -25,16 +25,6 @@ SELECT (now() AT TIME ZONE %(timezone)s)::date, %(tenant_id)s, %(creator)s, c.bi
 FROM counted c JOIN asynch_models m ON m.lane_id = c.lane_id AND m.kind = 'model'
 GROUP BY c.biz_name
 
--- insert_op_logs --
-INSERT INTO asynch_op_log (tenant_id, creator, updater, ip, user_agent, api_path, http_method, biz_name, model_name, task_id,
-    op_type, success, error_msg, cost_ms, request_payload, response_payload)
-SELECT %(tenant_id)s, %(creator)s, %(creator)s, %(ip)s, %(user_agent)s, %(api_path)s, %(http_method)s,
-       coalesce(o.biz_name, ''), coalesce(o.model_name, ''), coalesce(o.task_id, ''), %(op_type)s,
-       CASE WHEN o.success THEN 1 ELSE 0 END, coalesce(o.error, ''), %(cost_ms)s, coalesce(o.request, ''),
-       coalesce(o.response, '')
-FROM json_to_recordset(%(operations)s::json) AS o(biz_name text, model_name text, task_id text, success boolean,
-    error text, request text, response text)
-
 -- begin_idempotent --
 INSERT INTO asynch_idempotency (tenant_id, path, key, body_hash)
 VALUES (%(tenant_id)s, %(path)s, %(key)s, %(body_hash)s) ON CONFLICT DO NOTHING RETURNING key
@@ -154,3 +144,8 @@ SELECT t.lane_id, t.seconds / t.calls
 FROM unnest(%(lanes)s::int[], %(calls)s::int[], %(seconds)s::float8[]) AS t(lane_id, calls, seconds) ORDER BY 1
 ON CONFLICT (lane_id) DO UPDATE SET updated_at = now(),
     call_s = excluded.call_s + (p.call_s - excluded.call_s) * 0.7
+
+-- names_object --
+-- A row that is cancelled, or failed for good, has delivered nothing; run again, it stores its object again.
+SELECT 1 AS named FROM asynch_task
+WHERE tenant_id = %(tenant_id)s AND id = %(id)s AND oss_file = ANY(%(names)s::text[]) AND state + 0 <> 5 AND NOT (state + 0 = 3 AND final)

@@ -1,4 +1,4 @@
--- Workers, hosts and the facts of this database.
+-- Workers and hosts.
 
 -- new_worker_id --
 SELECT nextval('asynch_worker_id') AS id
@@ -48,7 +48,7 @@ ORDER BY w.id FOR UPDATE SKIP LOCKED
 
 -- end_sessions --
 -- What is left of the sessions of a worker that is given up: a proxy may keep one, with its locks, for ever.
-SELECT count(pg_terminate_backend(a.pid, 1000)) AS sessions FROM pg_stat_activity a
+SELECT pg_terminate_backend(a.pid, 1000) FROM pg_stat_activity a
 WHERE a.application_name = 'asynch-worker-' || %(worker)s::text AND a.datname = current_database()
 
 -- bury --
@@ -78,43 +78,3 @@ ORDER BY w.id
 
 -- own_claims --
 SELECT t.id, t.attempt FROM asynch_task t WHERE t.state = 1 AND t.worker_id = %(worker_id)s
-
--- put_fact --
-INSERT INTO asynch_meta (key, value) VALUES (%(key)s, %(value)s) ON CONFLICT (key) DO NOTHING
-
--- get_fact --
-SELECT value FROM asynch_meta WHERE key = %(key)s
-
--- notify --
-SELECT pg_notify(%(channel)s, %(payload)s)
-
--- lock_capacity --
-SELECT current_setting('max_locks_per_transaction')::int * (current_setting('max_connections')::int
-       + current_setting('max_prepared_transactions')::int) AS capacity,
-       (SELECT coalesce(sum(max_concurrency), 0) FROM asynch_models WHERE deleted_at IS NULL AND enabled = 1) AS slots
-
--- forget_idempotency --
-DELETE FROM asynch_idempotency WHERE ctid IN (
-    SELECT ctid FROM asynch_idempotency WHERE created_at < now() - interval '24 hours' LIMIT %(most)s)
-
--- forget_op_log --
-DELETE FROM asynch_op_log WHERE ctid IN (
-    SELECT ctid FROM asynch_op_log WHERE created_at < now() - make_interval(secs => %(retention_s)s) LIMIT %(most)s)
-
--- forget_hosts --
-DELETE FROM asynch_host WHERE seen_at < now() - interval '30 days'
-
--- forget_breakers --
--- A closed one without a failure for a day says nothing any more.
-DELETE FROM asynch_breaker WHERE open_until IS NULL AND since < now() - interval '1 day'
-
--- forget_paces --
-DELETE FROM asynch_pace WHERE updated_at < now() - interval '30 days'
-
--- names_object --
--- A row that is cancelled, or failed for good, has delivered nothing; run again, it stores its object again.
-SELECT 1 AS named FROM asynch_task
-WHERE tenant_id = %(tenant_id)s AND id = %(id)s AND oss_file = ANY(%(names)s::text[]) AND state + 0 <> 5 AND NOT (state + 0 = 3 AND final)
-
--- server_version --
-SELECT current_setting('server_version') AS version

@@ -19,6 +19,7 @@ from time import monotonic, time
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
+from asynch.durable import sync, write_once
 from asynch.errors import Forbidden, NotFound, SettingsError, StorageError, TooLarge
 
 #: no segment begins with a dot: neither `..` nor the store's own files can be named
@@ -112,7 +113,7 @@ class LocalStorage:
                 part.unlink(missing_ok=True)
             with suppress(FileNotFoundError):  # deleted and pruned in this very moment
                 for directory in changed:
-                    _fsync(directory)
+                    sync(directory)
             self._remember(target.parent)
         return key
 
@@ -153,11 +154,7 @@ class LocalStorage:
     def verify(self, key: str, args: Mapping[str, str]) -> Served:
         """What a URL stands for; Forbidden if it was altered or is too old, NotFound if the file is gone."""
         expires, filename, content_type = (args.get(name, "") for name in ("expires", "name", "type"))
-        given, fields = args.get("signature", "").encode(errors="replace"), (key, expires, filename, content_type)
-        if not any(hmac.compare_digest(_sign(each, *fields).encode(), given) for each in self._signing_keys):
-            raise Forbidden("The link is unsigned or was altered.", code="link_invalid")
-        if int(expires) <= time():
-            raise Forbidden("The link has expired.", code="link_expired")
+        self._check_link(args, key, expires, filename, content_type)
         if not self.exists(key):
             raise NotFound("The file is not there any more.")
         return Served(self._path(key), content_type, filename)
@@ -194,11 +191,7 @@ class LocalStorage:
         Forbidden if it was altered or is too old, TooLarge before more is written than it allows.
         """
         expires, most = args.get("expires", ""), args.get("size", "")
-        given, fields = args.get("signature", "").encode(errors="replace"), ("PUT", key, expires, most)
-        if not any(hmac.compare_digest(_sign(each, *fields).encode(), given) for each in self._signing_keys):
-            raise Forbidden("The link is unsigned or was altered.", code="link_invalid")
-        if int(expires) <= time():
-            raise Forbidden("The link has expired.", code="link_expired")
+        self._check_link(args, "PUT", key, expires, most)
         part = self._parts / f"{uuid4().hex}.part"
         try:
             with _wrapped(f"accept {key}"):
@@ -210,12 +203,20 @@ class LocalStorage:
                     with _wrapped(f"accept {key}"):
                         file.write(piece)
             with _wrapped(f"accept {key}"):
-                _fsync(part)
+                sync(part)
                 changed = self._place(part, self._path(key))
                 for directory in changed:
-                    _fsync(directory)
+                    sync(directory)
         finally:
             part.unlink(missing_ok=True)
+
+    def _check_link(self, args: Mapping[str, str], *fields: str) -> None:
+        """Forbidden unless a link was signed here, for these fields, and its time is not over."""
+        given = args.get("signature", "").encode(errors="replace")
+        if not any(hmac.compare_digest(_sign(key, *fields).encode(), given) for key in self._signing_keys):
+            raise Forbidden("The link is unsigned or was altered.", code="link_invalid")
+        if int(args["expires"]) <= time():
+            raise Forbidden("The link has expired.", code="link_expired")
 
     def size(self, key: str) -> int | None:
         """How many bytes the object has."""
@@ -296,19 +297,9 @@ class LocalStorage:
 
     def _claim_id(self) -> str:
         """The id in the directory, a new one in a new directory; two first starts at once get the same."""
-        fresh = self._parts / f"{uuid4().hex}.part"
-        try:
-            return self._read_id()
-        except FileNotFoundError:
-            fresh.write_text(f"{uuid4()}\n", encoding="ascii")
-        try:
-            _fsync(fresh)
-            os.link(fresh, self._root / ".store-id")
-        except FileExistsError:
-            pass
-        finally:
-            fresh.unlink()
-        _fsync(self._root)
+        file = self._root / ".store-id"
+        if not file.exists():
+            write_once(file, f"{uuid4()}\n")
         return self._read_id()
 
     def _read_id(self) -> str:
@@ -336,15 +327,7 @@ def _stage(source: Path, source_fd: int, part: Path) -> None:
         os.link(source, part)
     except OSError:
         shutil.copyfile(source, part)
-        _fsync(part)
-
-
-def _fsync(path: Path | str) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        sync(part)
 
 
 def _sign(signing_key: bytes, *fields: str) -> str:

@@ -144,21 +144,10 @@ def end_upload(
     error: str = "",
     oss_path: str = "",
     identity: str = "",
-) -> bool:
+) -> None:
     """End an upload, if it has not ended yet."""
-    return (
-        db.run(
-            conn,
-            "end_upload",
-            tenant_id=tenant_id,
-            id=upload_id,
-            status=status,
-            error_msg=error,
-            oss_path=oss_path,
-            identity=identity,
-        )
-        > 0
-    )
+    values = {"status": status, "error_msg": error, "oss_path": oss_path, "identity": identity}
+    db.run(conn, "end_upload", tenant_id=tenant_id, id=upload_id, **values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,10 +245,9 @@ def add_tags(conn: Connection, *, tenant_id: int, file_id: int, tags: Sequence[s
     db.run(conn, "add_tags", tenant_id=tenant_id, id=file_id, tags=list(tags), most=most)
 
 
-def insert_work(conn: Connection, *work: NewWork) -> list[int]:
-    """Have things done; the ids of their tasks."""
-    told = orjson.dumps([asdict(each) for each in work]).decode()
-    return [r["id"] for r in db.rows(conn, "insert_work", work=told)]
+def insert_work(conn: Connection, *work: NewWork) -> None:
+    """Have things done."""
+    db.run(conn, "insert_work", work=orjson.dumps([asdict(each) for each in work]).decode())
 
 
 def _params(values: NewUpload | NewFile) -> dict[str, object]:

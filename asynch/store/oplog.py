@@ -29,7 +29,6 @@ class Operation:
     success: bool = True
     error: str = ""
     request: str = ""
-    response: str = ""
 
 
 def insert_op_logs(conn: Connection, caller: Caller, op_type: str, operations: Sequence[Operation]) -> None:

@@ -1,4 +1,4 @@
-"""The queue as the worker sees it: lanes, slots, claims, and the fenced moves of its claims."""
+"""The queue as the worker sees it: claims, their fenced moves, and the moves of the cleaner."""
 
 from __future__ import annotations
 
@@ -14,36 +14,6 @@ from asynch.db import Connection, Row
 from asynch.domain.principal import served_by
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import MOVES, Event, Phase
-from asynch.errors import SessionLost
-
-#: Slots of a worker that ended abnormally are used again after this; a living one has cut its calls by then.
-MOURNING_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Permit:
-    """What calls of several lanes share, such as a tenant's limit: a lock key, and how many calls may hold it."""
-
-    id: int
-    most: int
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """What a round must know of a lane."""
-
-    lane_id: int
-    tenant_id: int
-    max_concurrency: int
-    permits: tuple[Permit, ...] = ()  #: a call holds one slot of each besides the lane's
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One of the calls that a lane, or a permit of several lanes, allows: an advisory lock of the claim session."""
-
-    lane_id: int
-    slot: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,83 +127,6 @@ class Outcome:
     upload_failures: int = 0
     poll_url: str = ""
     along: Along | None = None
-
-
-def scan_lanes(
-    conn: Connection, *, after: int, most: int, tenant_most: int = 0, tmp_host: str = ""
-) -> tuple[list[Lane], int | None]:
-    """The next open lanes with waiting tasks after a cursor, and the new cursor (None at the end).
-
-    `tenant_most` is how many calls a tenant may have that has no limit of its own; 0 any number.
-    """
-    found = db.rows(conn, "scan_lanes", after=after, most=most, tenant_most=tenant_most, tmp_host=tmp_host)
-    cursor = found[-1]["lane_id"] if len(found) == most else None
-    return [_lane(r) for r in found if r["open"]], cursor
-
-
-def lanes_named(conn: Connection, lanes: Collection[int], *, tenant_most: int = 0, tmp_host: str = "") -> list[Lane]:
-    """Those of the named lanes that exist and are open."""
-    found = db.rows(conn, "lanes_named", lanes=list(lanes), tenant_most=tenant_most, tmp_host=tmp_host)
-    return [_lane(r) for r in found if r["open"]]
-
-
-def _lane(r: Row) -> Lane:
-    permits = tuple(map(Permit, r["permits"], r["most"]))
-    return Lane(r["lane_id"], r["tenant_id"], r["max_concurrency"], permits)
-
-
-def swap_slots(
-    conn: Connection, *, give_back: Sequence[Slot], wants: Sequence[tuple[int, int, Sequence[int]]]
-) -> list[Slot]:
-    """Give slots back, then try to win others (lane, how many, in which order); returns those won.
-
-    Raises SessionLost when a slot was not held: then this session is not what its owner believes.
-    """
-    found = db.rows(
-        conn,
-        "swap_slots",
-        given_lanes=[s.lane_id for s in give_back],
-        given_slots=[s.slot for s in give_back],
-        lanes=[lane for lane, _, _ in wants],
-        wants=[n for _, n, _ in wants],
-        tries=["{" + ",".join(map(str, tries)) + "}" for _, _, tries in wants],
-    )
-    if found[0]["missing"]:
-        raise SessionLost("a slot was given back that this session did not hold")
-    return [Slot(r["lane_id"], r["slot"]) for r in found if r["lane_id"] is not None]
-
-
-def own_slots(conn: Connection) -> set[Slot]:
-    """The slots that this session holds, as the server knows them."""
-    return {Slot(r["lane_id"], r["slot"]) for r in db.rows(conn, "own_slots")}
-
-
-def find_dead(conn: Connection, *, worker_id: int) -> dict[int, bool]:
-    """Workers whose own lock is free, and whether the time of mourning is over."""
-    return {r["id"]: r["mourned"] for r in db.rows(conn, "find_dead", worker_id=worker_id, grace_s=MOURNING_S)}
-
-
-def mark_dead(conn: Connection, workers: Collection[int]) -> None:
-    """Note when these workers were first seen dead."""
-    db.run(conn, "mark_dead", workers=list(workers))
-
-
-def lanes_in_mourning(
-    conn: Connection, workers: Collection[int], dead: Collection[int] = (), *, tenant_most: int = 0
-) -> dict[int, int]:
-    """How many calls of these workers may still be open, in each lane and under each permit that has any.
-
-    Of all the `dead` those count whose model works on by itself.
-    """
-    everyone = sorted({*workers, *dead})
-    found = db.rows(conn, "lanes_in_mourning", workers=list(workers), dead=everyone, tenant_most=tenant_most)
-    return {r["id"]: r["calls"] for r in found}
-
-
-def polled_waiting(conn: Connection, lane_id: int) -> int:
-    """How many tasks of a lane have a model that works on, and no worker that asks for the result."""
-    waiting: int = db.one(conn, "polled_waiting", lane_id=lane_id)["waiting"]
-    return waiting
 
 
 def claim(

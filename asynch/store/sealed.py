@@ -52,8 +52,3 @@ def list_sealed(conn: Connection, kind: Kind, *, after: Sealed, most: int) -> li
 def swap_sealed(conn: Connection, kind: Kind, old: Sealed, new: str) -> bool:
     """Put another token in the place of this one; False when it is not there any more."""
     return db.run(conn, kind.swap, tenant_id=old.tenant_id, id=old.id, old=old.token, new=new) > 0
-
-
-def swap_fact(conn: Connection, key: str, old: str, new: str) -> bool:
-    """As `swap_sealed`, for a fact of this database."""
-    return db.run(conn, "swap_fact", key=key, old=old, new=new) > 0

@@ -28,18 +28,20 @@ def list_model_stats(
     conn: Connection, *, tenant_id: int, wanted: StatFilter, limit: int, offset: int
 ) -> tuple[list[Row], int]:
     """A page of calls started a day, creator and model, and how many rows there are; newest, then most, first."""
-    which = {"tenant_id": tenant_id, **wanted.params("model_name")}
-    found = db.rows(conn, "list_model_stats", **which, limit=limit, offset=offset)
-    return found, db.one(conn, "count_model_stats", **which)["total"]
+    which = {"tenant_id": tenant_id, **wanted.params("model_name"), "limit": limit, "offset": offset}
+    return _page(db.rows(conn, "list_model_stats", **which))
 
 
 def list_biz_stats(
     conn: Connection, *, tenant_id: int, wanted: StatFilter, limit: int, offset: int
 ) -> tuple[list[Row], int]:
     """The same of tasks created a day, creator and bizName."""
-    which = {"tenant_id": tenant_id, **wanted.params("biz_name")}
-    found = db.rows(conn, "list_biz_stats", **which, limit=limit, offset=offset)
-    return found, db.one(conn, "count_biz_stats", **which)["total"]
+    which = {"tenant_id": tenant_id, **wanted.params("biz_name"), "limit": limit, "offset": offset}
+    return _page(db.rows(conn, "list_biz_stats", **which))
+
+
+def _page(found: list[Row]) -> tuple[list[Row], int]:
+    return [row for row in found if row["day"] is not None], found[0]["total"]
 
 
 def fold_model_tallies(conn: Connection, *, most: int) -> int:

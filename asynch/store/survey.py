@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from asynch import db
 from asynch.db import Connection, Row
+from asynch.store.workers import FROZEN_S
 
 #: Lanes that are told by name; the rest is one sum.
 TOP_LANES = 20
@@ -17,8 +18,6 @@ _PROBES = 50_000
 _LANE_COUNTED = 10_000
 _SAMPLED_PAGES = 500
 _MOST = 10_000
-#: A worker beats every two seconds.
-_SILENCE_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ def _waiting(found: Sequence[Row], *, estimated: bool, total: int = 0) -> Waitin
 
 def in_hand(conn: Connection) -> InHand:
     """What runs, uploads and waits for a retry, and how many workers live."""
-    return InHand(**db.one(conn, "in_hand", most=_MOST, silence_s=_SILENCE_S))
+    return InHand(**db.one(conn, "in_hand", most=_MOST, silence_s=FROZEN_S))
 
 
 def locks(conn: Connection) -> Locks:

@@ -1,4 +1,4 @@
-"""Workers, hosts and the facts of this database."""
+"""Workers and hosts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from asynch import db
 from asynch.db import Connection, Row
 from asynch.domain.states import State
 from asynch.errors import DatabaseDown
+
+#: A worker silent for this long is frozen or cut off: its sessions are ended by others.
+FROZEN_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,19 @@ class Retention:
     queue_timeout_s: float
 
 
+def try_lock(conn: Connection, key: int) -> bool:
+    """Hold this lock as long as the session lives, if nobody does."""
+    held: bool = db.one(conn, "try_lock", key=key)["held"]
+    return held
+
+
 def register(conn: Connection, *, host: str, pid: int, tmp_host: str, threads: int, media: int = 0) -> int:
     """A new worker id whose lock this session holds: the lock first, so that no row is ever without a living lock.
 
     `media` is how many media programs its host may run at once; 0 any number.
     """
     worker_id: int = db.one(conn, "new_worker_id")["id"]
-    if not db.one(conn, "try_lock", key=worker_id)["held"]:
+    if not try_lock(conn, worker_id):
         raise DatabaseDown(f"the lock of the new worker id {worker_id} is held by another session")
     values = {"host": host, "pid": pid, "tmp_host": tmp_host, "threads": threads, "media": media}
     db.run(conn, "insert_worker", worker_id=worker_id, **values)
@@ -109,10 +118,9 @@ def own_claims(conn: Connection, *, worker_id: int) -> set[tuple[int, int]]:
     return {(r["id"], r["attempt"]) for r in db.rows(conn, "own_claims", worker_id=worker_id)}
 
 
-def end_sessions(conn: Connection, worker_id: int) -> int:
-    """End what is left of the sessions of a worker that is given up; returns how many there were."""
-    ended: int = db.one(conn, "end_sessions", worker=worker_id)["sessions"]
-    return ended
+def end_sessions(conn: Connection, worker_id: int) -> None:
+    """End what is left of the sessions of a worker that is given up."""
+    db.run(conn, "end_sessions", worker=worker_id)
 
 
 def bury(conn: Connection, worker_id: int) -> None:
@@ -140,29 +148,3 @@ def known_files(conn: Connection, files: Mapping[str, tuple[int, int, int]]) -> 
         attempts=[p[2] for p in parts],
     )
     return {r["name"] for r in found}
-
-
-def remember(conn: Connection, key: str, value: str) -> str:
-    """Store a fact of this database once; returns what it remembers."""
-    db.run(conn, "put_fact", key=key, value=value)
-    remembered: str = db.one(conn, "get_fact", key=key)["value"]
-    return remembered
-
-
-def fact(conn: Connection, key: str) -> str | None:
-    """A fact of this database, None when it has none of this name."""
-    found = db.row(conn, "get_fact", key=key)
-    return found["value"] if found else None
-
-
-def forget(conn: Connection, *, op_log_retention_s: float, most: int) -> int:
-    """Delete idempotency keys of a day ago, op log rows past their time, and what was last said long ago of hosts,
-    breakers and paces; returns how many.
-    """
-    return (
-        db.run(conn, "forget_idempotency", most=most)
-        + db.run(conn, "forget_op_log", retention_s=op_log_retention_s, most=most)
-        + db.run(conn, "forget_hosts")
-        + db.run(conn, "forget_breakers")
-        + db.run(conn, "forget_paces")
-    )

@@ -45,8 +45,8 @@ def register(app: Flask, made_of: Parts) -> None:
         if request.blueprint in OPEN or (request.blueprint in LOCAL and _is_local()):
             return
         g.principal = authenticate()
-        if request.blueprint in LOCAL and not principal().is_admin:
-            raise Forbidden("This is for admins.")
+        if request.blueprint in LOCAL:
+            principal().expect_admin()
 
 
 def check_mode(settings: Settings) -> None:

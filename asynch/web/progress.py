@@ -39,6 +39,6 @@ def post_progress(task_id: str) -> ResponseReturnValue:
     """204; 403 for a link that is altered or too old, 409 when its call is over, 410 when the task is final."""
     number = number_of(task_id)
     tenant_id, attempt = check(parts().box, number, request.args)
-    said = read_json(ProgressIn, limit=_MAX_BODY)
-    parts().progress.post(Note(tenant_id, number, attempt, said.progress, said.message))
+    told = read_json(ProgressIn, limit=_MAX_BODY)
+    parts().progress.post(Note(tenant_id, number, attempt, told.progress, told.message))
     return "", 204

@@ -18,7 +18,8 @@ from werkzeug.formparser import FormDataParser
 from asynch.db import Row
 from asynch.errors import InvalidInput, MalformedBody, Mistake, TooLarge
 from asynch.service.documents import as_json
-from asynch.service.uploads import Intake, Received, Told
+from asynch.service.intake import Intake
+from asynch.service.uploads import Received, Told
 from asynch.web import parts, streams
 from asynch.web.auth import creator, principal
 from asynch.web.bodies import BROKEN, INT4_MAX, INT8_MAX, Body, Text, checked, read_json, read_query

@@ -11,7 +11,6 @@ from pydantic import Field
 from asynch.db import Row
 from asynch.domain import callbacks
 from asynch.domain.states import State, status_of
-from asynch.errors import Forbidden
 from asynch.service.webhooks import Webhooks
 from asynch.store.webhooks import DeliveryFilter
 from asynch.web import parts
@@ -41,8 +40,7 @@ class DeliveriesIn(Body):
 
 @bp.before_request
 def _admins_only() -> None:
-    if not principal().is_admin:
-        raise Forbidden("This is for admins.")
+    principal().expect_admin()
 
 
 @bp.post("/rotateSecret")
@@ -57,10 +55,10 @@ def list_delivery() -> ResponseReturnValue:
     """A page of deliveries, newest first, each with its attempts."""
     asked = read_json(DeliveriesIn)
     wanted = DeliveryFilter(number_of(asked.task_id) if asked.task_id else None, asked.type, asked.state, asked.final)
-    found, total, capped = _webhooks().search(
+    found = _webhooks().search(
         named_tenant(asked.tenant_id), wanted, limit=asked.page.page_size, offset=asked.page.offset
     )
-    return {"list": [_shown(row) for row in found], "total": total, "totalCapped": capped}
+    return {"list": [_shown(row) for row in found.rows], "total": found.total, "totalCapped": found.capped}
 
 
 @bp.post("/<id:delivery_id>/redeliver")

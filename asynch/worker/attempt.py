@@ -30,7 +30,7 @@ from asynch.executors import Call, Done, Follower, Made, Order, Working
 from asynch.secretbox import SecretBox, SecretError
 from asynch.spans import Tracer
 from asynch.storage import Storage
-from asynch.store.queue import Claim, Outcome, Saved
+from asynch.store.queue import Along, Claim, Outcome, Saved
 from asynch.worker import journal, outcomes, traces
 from asynch.worker.completer import Completer
 from asynch.worker.points import reach
@@ -56,6 +56,8 @@ class Parts:
     box: SecretBox
     completer: Completer
     terms: outcomes.Terms
+    #: what an outcome leaves elsewhere than in its row
+    mark: Callable[[Outcome], Along | None]
     #: whether the row of this claim still names the object at this address; asked before an object is removed
     names_object: Callable[[Claim, str], bool]
     #: has something done for a claim by a thread that may wait, for one that may not; what it raises fails the attempt
@@ -229,8 +231,7 @@ def fail(parts: Parts, claim: Claim, error: ExecutorError) -> None:
 
 def _with_its_mark(parts: Parts, outcome: Outcome) -> Outcome:
     """The outcome with what it leaves elsewhere than in its row."""
-    mark = parts.trades[outcome.claim.target.scheme].mark
-    return outcome if mark is None else replace(outcome, along=mark(outcome))
+    return replace(outcome, along=parts.mark(outcome))
 
 
 def put_back(parts: Parts, claim: Claim, why: str) -> None:

@@ -14,7 +14,8 @@ from asynch import db, log, metrics
 from asynch.errors import CutReason, DatabaseDown, ErrorCode, ExecutorError, SessionLost, StaleClaim
 from asynch.executors import Call, Working
 from asynch.store import queue
-from asynch.store.queue import Claim, Slot
+from asynch.store.queue import Claim
+from asynch.store.slots import Slot
 from asynch.worker import attempt, outcomes, traces
 from asynch.worker.crew import Crew
 from asynch.worker.following import Following

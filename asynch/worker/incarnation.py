@@ -6,82 +6,38 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
 from asynch import db, metrics
 from asynch.cleaner.leader import Leader
 from asynch.cleaner.schedule import Cleaner
-from asynch.cleaner.terms import Terms as CleanerTerms
 from asynch.errors import CutReason, DatabaseDown, SessionLost, StorageError, UserError
-from asynch.executors import Executor, Follower, Working
-from asynch.secretbox import SecretBox
 from asynch.service import progress
-from asynch.service.announcer import Announcer
-from asynch.service.documents import Documents
 from asynch.service.letters import Letters
-from asynch.spans import Tracer
-from asynch.storage import Storage
-from asynch.store import files, news, queue, unneeded, workers
-from asynch.store.progress import Note, write_progress
+from asynch.store import news, queue, unneeded, workers
 from asynch.store.queue import Claim, Outcome, Settled
 from asynch.systemd import NOBODY, Manager
-from asynch.worker import attempt, liveness, outcomes, traces
-from asynch.worker.breakers import Breakers
+from asynch.worker import attempt, liveness, sweep, traces
 from asynch.worker.completer import Completer
 from asynch.worker.hands import Hands
 from asynch.worker.matching import Held
-from asynch.worker.pace import Pace
-from asynch.worker.poller import Limits, Poller
-from asynch.worker.processing import LocalExecutor, Workshop
-from asynch.worker.registering import Registry
+from asynch.worker.poller import Poller
+from asynch.worker.processing import LocalExecutor
+from asynch.worker.registering import note_hash
 from asynch.worker.running import Running
-from asynch.worker.sweep import sweep, sweep_incoming
-from asynch.worker.tmpdir import TmpDir
+from asynch.worker.setup import Setup
+from asynch.worker.telling import Telling
 from asynch.worker.topics import TopicExecutor
 from asynch.worker.trades import trades
 
 logger = logging.getLogger(__name__)
 
-_SWEEP_S = 10.0
-#: A directory in trouble is swept this often: what a dead process left may be all that fills it.
-_SWEEP_SOON_S = 5.0
 #: How long threads may take to notice a cut; after that their tasks are left to the rescue.
 _CUT_S = 3.0
 _TAKE_OVER_MOST = 10_000
 #: What the end may take after the drain: each of its waits has a limit, together they stay below this.
 _END_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What every incarnation is made from."""
-
-    dsn: str
-    lock_dsn: str
-    limits: Limits
-    longest_call_s: float
-    uploaders: int
-    drain_timeout_s: float
-    max_crashes: int
-    keep: workers.Retention
-    terms: outcomes.Terms
-    cleaner: CleanerTerms | None  #: None where cleaner.enabled is false
-    executor: Executor  #: of calls of models
-    webhooks: Executor
-    broker: Executor | None  #: None: what is published stays in the database
-    workshop: Workshop
-    registry: Registry
-    follower: Follower
-    storage: Storage
-    box: SecretBox
-    tmp: TmpDir
-    media_processes: int
-    part_ttl_s: float
-    public_url: str
-    documents: Documents
-    tracer: Tracer
 
 
 def run(setup: Setup, stop: threading.Event, manager: Manager = NOBODY) -> None:
@@ -119,37 +75,12 @@ class Incarnation:
         self._lost, self._closing = threading.Event(), threading.Event()
         self._stop, self._over = threading.Event(), threading.Event()
         self._running = Running(setup.limits.threads)
-        self._breakers, self._pace = Breakers(), Pace()
-        self._changes = Announcer(self._pool, news.announce_changed, pause_s=0.05)
+        self._telling = Telling(self._pool)
         self._completer = Completer(
             self._pool, queue_timeout_s=setup.keep.queue_timeout_s, lost=self._lost, note=self._hear
         )
-        self._told = Announcer(self._pool, news.announce)
-        kinds = trades(
-            models=setup.executor,
-            webhooks=setup.webhooks,
-            local=LocalExecutor(setup.workshop, self._note_hash),
-            broker=setup.broker or TopicExecutor(self._pool),
-            registry=setup.registry,
-            box=setup.box,
-            progress_url=self._progress_url,
-            letters=Letters(self._pool, setup.box, setup.documents),
-        )
-        parts = attempt.Parts(
-            kinds,
-            setup.follower,
-            setup.storage,
-            setup.tmp,
-            setup.box,
-            self._completer,
-            setup.terms,
-            self._names_object,
-            aside=lambda claim, work: self._hands.aside(claim, work),
-            tell=self._tell,
-            tracer=setup.tracer,
-        )
         self._hands = Hands(
-            parts,
+            self._parts(),
             self._pool,
             self._running,
             worker_id=self._id,
@@ -165,6 +96,32 @@ class Incarnation:
             running=self._running,
             tmp=setup.tmp,
             hand_over=self._take,
+        )
+
+    def _parts(self) -> attempt.Parts:
+        setup = self._setup
+        kinds = trades(
+            models=setup.executor,
+            webhooks=setup.webhooks,
+            local=LocalExecutor(setup.workshop, partial(note_hash, self._pool)),
+            broker=setup.broker or TopicExecutor(self._pool),
+            box=setup.box,
+            progress_url=self._progress_url,
+            letters=Letters(self._pool, setup.box, setup.documents),
+        )
+        return attempt.Parts(
+            kinds,
+            setup.follower,
+            setup.storage,
+            setup.tmp,
+            setup.box,
+            self._completer,
+            setup.terms,
+            setup.registry.mark,
+            self._names_object,
+            aside=lambda claim, work: self._hands.aside(claim, work),
+            tell=self._telling.progress,
+            tracer=setup.tracer,
         )
 
     @property
@@ -189,7 +146,7 @@ class Incarnation:
         return worker_id
 
     def _take(self, claim: Claim, held: Held) -> None:
-        self._changes.announce([claim.id])
+        self._telling.claimed(claim)
         self._hands.call(claim, held)
 
     def _hear(self, outcome: Outcome, settled: Settled) -> None:
@@ -197,18 +154,7 @@ class Incarnation:
             traces.note_outcome(run, outcome)
         if settled.unneeded:
             self._hands.aside(outcome.claim, partial(self._drop, settled.unneeded))
-        self._changes.announce([outcome.claim.id])
-        if not outcome.claim.calls_model:
-            return  # it has no service whose calls could be held back
-        self._breakers.note(outcome)
-        self._pace.note(outcome, settled.at)
-        if settled.told_lane is not None:
-            self._told.announce([settled.told_lane])
-
-    def _note_hash(self, tenant_id: int, upload_id: int, sha256: str) -> bool:
-        with db.transaction(self._pool) as conn:
-            files.note_hash(conn, tenant_id=tenant_id, upload_id=upload_id, sha256=sha256)
-            return files.find_by_content(conn, tenant_id=tenant_id, sha256=sha256) is None
+        self._telling.settled(outcome, settled)
 
     def _drop(self, addresses: Sequence[str]) -> None:
         """Remove objects that nobody needs; what cannot be removed now the cleaner removes later."""
@@ -233,17 +179,6 @@ class Incarnation:
             attempt=claim.call_attempt,
             until=claim.started_at.timestamp() + claim.target.timeout_s,
         )
-
-    def _tell(self, claim: Claim, working: Working) -> None:
-        """Progress is worth no attempt: what cannot be written is forgotten."""
-        message = None if working.message is None else outcomes.storable(working.message)
-        note = Note(claim.tenant_id, claim.id, claim.call_attempt, working.progress, message)
-        try:
-            with db.connection(self._pool) as conn:
-                write_progress(conn, [note])
-            self._changes.announce([claim.id])
-        except (DatabaseDown, db.Error) as exc:
-            logger.warning("progress not written", extra={"task_id": claim.task_id, "error": str(exc)})
 
     def take_over(self, former: int) -> None:
         """Put back what this process held under its former id: its calls are cut, and no task is to blame."""
@@ -298,9 +233,8 @@ class Incarnation:
             "poller": self._poll,
             "beat": partial(beat.run, self._lost, self._stop),
             "uploads": partial(self._hands.claim_uploads, self._closing),
-            "sweep": self._sweep,
-            "breakers": partial(self._breakers.run, self._pool, self._stop),
-            "pace": partial(self._pace.run, self._pool, self._stop),
+            "sweep": partial(sweep.run, self._pool, setup.tmp, setup.workshop.incoming, setup.part_ttl_s, self._stop),
+            **self._telling.duties(self._stop),
         }
         setup.tmp.look()
         self._show()
@@ -369,8 +303,7 @@ class Incarnation:
         if clean:
             self._leave()
         self._completer.close()
-        self._changes.close()
-        self._told.close()
+        self._telling.close()
         self._pool.close(timeout=1.0)
         self._over.set()  # until here the watch ends what waits on a database that does not answer
         return calls_ended
@@ -393,15 +326,3 @@ class Incarnation:
         finally:
             if not self._stop.is_set():
                 self._lost.set()
-
-    def _sweep(self) -> None:
-        tmp, swept_at = self._setup.tmp, float("-inf")
-        while not self._stop.is_set():
-            if tmp.trouble or monotonic() - swept_at >= _SWEEP_S:
-                swept_at = monotonic()
-                try:
-                    sweep(self._pool, tmp)
-                    sweep_incoming(self._pool, self._setup.workshop.incoming, part_ttl_s=self._setup.part_ttl_s)
-                except (DatabaseDown, db.Error, OSError) as exc:
-                    logger.warning("sweep failed, will retry", extra={"error": str(exc)})
-            self._stop.wait(_SWEEP_SOON_S)

@@ -12,18 +12,17 @@ from typing import Any
 from asynch import db, metrics
 from asynch.domain.states import State
 from asynch.errors import CutReason, DatabaseDown, SessionLost
-from asynch.store import news, queue, workers
-from asynch.store.queue import MOURNING_S, Claim
+from asynch.store import news, slots, workers
+from asynch.store.queue import Claim
+from asynch.store.slots import MOURNING_S, SILENCE_S
 from asynch.worker.outcomes import rfc3339
-from asynch.worker.poller import SILENCE_S, Poller
+from asynch.worker.poller import Poller
 from asynch.worker.running import Running
 from asynch.worker.tmpdir import TmpDir
 
 logger = logging.getLogger(__name__)
 
 BEAT_S = 2.0
-#: A worker silent for this long is frozen or cut off: its sessions are ended by others.
-FROZEN_S = 15.0
 _WATCH_S = 0.1
 _RESCUE_BATCH = 1000
 #: Tasks that a worker names in its beat; of the rest it tells how many.
@@ -92,7 +91,7 @@ class Beat:
                 lost.set()
             except (DatabaseDown, db.Error) as exc:
                 logger.warning("the beat failed, will retry", extra={"error": str(exc)})
-                if monotonic() - self._beaten_at > FROZEN_S - BEAT_S * 2:
+                if monotonic() - self._beaten_at > workers.FROZEN_S - BEAT_S * 2:
                     lost.set()
             stop.wait(BEAT_S / 2)
 
@@ -106,10 +105,10 @@ class Beat:
             if tasks:
                 wanted = workers.cancelled_claims(conn, worker_id=me.worker_id, tasks=tasks)
                 self._running.cut(wanted, CutReason.CANCEL)
-            for worker in workers.terminate_silent(conn, worker_id=me.worker_id, silence_s=FROZEN_S):
+            for worker in workers.terminate_silent(conn, worker_id=me.worker_id, silence_s=workers.FROZEN_S):
                 logger.error("ended the sessions of a silent worker", extra={"worker_id": worker})
-            if dead := queue.find_dead(conn, worker_id=me.worker_id):
-                queue.mark_dead(conn, dead)
+            if dead := slots.find_dead(conn, worker_id=me.worker_id):
+                slots.mark_dead(conn, dead)
         if dead:
             rescue_dead(self._pool, me, self._keep, max_crashes=self._max_crashes)
         if self._running.in_doubt.is_set():

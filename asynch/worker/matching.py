@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from asynch.store.queue import Lane, Slot
+from asynch.store.slots import Lane, Slot
 
 #: What one call holds: a slot of its lane, and one of each permit the lane has.
 Held: TypeAlias = tuple[Slot, ...]

@@ -26,9 +26,6 @@ from asynch.storage import Storage
 from asynch.worker.scanning import scan
 from asynch.worker.tmpdir import TmpDir
 
-SCHEME = "local"
-#: How an input in storage is named, before its address.
-STORED = "store:"
 _PIECE_BYTES = 1 << 20
 #: Progress is told no more often, seconds.
 _TELL_S = 0.5
@@ -59,7 +56,7 @@ class LocalExecutor:
 
     def run(self, order: Order, out: BinaryIO, call: Call) -> Made:  # noqa: ARG002 - the result is a file of its own
         """Do it. ExecutorError, TmpUnavailable."""
-        name = order.url.removeprefix(f"{SCHEME}:")
+        name = order.url.removeprefix(f"{lanes.SCHEME}:")
         if name == lanes.UPLOAD:
             return Made(self._received(order, call))
         scratch = self.shop.tmp.scratch(self.shop.tmp.name_of(~order.owner_id, int(order.task_id), order.attempt))
@@ -123,7 +120,7 @@ class LocalExecutor:
         if processor is None:
             raise ProcessorError(f"this worker has no processor {name}", transient=True)
         options = _options(processor, json.loads(order.payload or "{}").get("options", {}))
-        self._fetch((order.input_ref or "").removeprefix(STORED), source := scratch / "source")
+        self._fetch((order.input_ref or "").removeprefix(lanes.STORED), source := scratch / "source")
         return self._run(processor, source, options, scratch, call, _Telling(call, Status.PROCESSING, 0.0, 100.0))
 
     def _fetch(self, address: str, path: Path) -> None:

@@ -7,24 +7,40 @@ from typing import Any
 
 import orjson
 
-from asynch.db import Connection, Row
+from asynch import db
+from asynch.db import Connection, Pool, Row
 from asynch.domain.states import Event
 from asynch.domain.uploads import Status, staged_keys
 from asynch.service import actions
 from asynch.service.actions import Cause
-from asynch.service.lanes import COVER, UPLOAD, UPLOAD_FILM, UPLOAD_STAGED, ensure_lane, processor_lane
+from asynch.service.lanes import (
+    COVER,
+    SCHEME,
+    STORED,
+    UPLOAD,
+    UPLOAD_FILM,
+    UPLOAD_STAGED,
+    ensure_lane,
+    processor_lane,
+)
 from asynch.service.rule_specs import MODEL
 from asynch.store import actions as action_store
 from asynch.store import files, news
 from asynch.store.actions import End, Try
 from asynch.store.files import FileAt, NewFile, NewWork
 from asynch.store.queue import Along, Outcome
-from asynch.worker.processing import SCHEME, STORED
 from asynch.worker.tmpdir import TmpDir
 
 #: A longer answer of a model is a file.
 _MOST_ANSWER_BYTES = 65_536
 _NUL = rb"\u0000"
+
+
+def note_hash(pool: Pool, tenant_id: int, upload_id: int, sha256: str) -> bool:
+    """Note what the received bytes of an upload hash to; whether no file has this content yet. DatabaseDown."""
+    with db.transaction(pool) as conn:
+        files.note_hash(conn, tenant_id=tenant_id, upload_id=upload_id, sha256=sha256)
+        return files.find_by_content(conn, tenant_id=tenant_id, sha256=sha256) is None
 
 
 @dataclass(frozen=True, slots=True)

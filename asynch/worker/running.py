@@ -12,7 +12,8 @@ from asynch.domain.states import Phase
 from asynch.errors import CutReason
 from asynch.executors import Call
 from asynch.spans import Span
-from asynch.store.queue import Claim, Slot
+from asynch.store.queue import Claim
+from asynch.store.slots import Slot
 
 #: A call that takes less than this may be over before the next one is claimed.
 SHORT_S = 0.1

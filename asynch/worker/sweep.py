@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
+from time import monotonic
 
 from asynch import db
 from asynch.domain.principal import Caller, Principal, Role
 from asynch.domain.uploads import Status
+from asynch.errors import DatabaseDown
 from asynch.incoming import Incoming, Left
-from asynch.service import resumable
+from asynch.service import uploads
 from asynch.store import files, workers
 from asynch.worker.tmpdir import TmpDir
 
 logger = logging.getLogger(__name__)
 
+_SWEEP_S = 10.0
+#: A directory in trouble is swept this often: what a dead process left may be all that fills it.
+_SWEEP_SOON_S = 5.0
 #: A younger file may belong to a claim whose outcome is just being written.
 _YOUNG_S = 5.0
 #: A received file that changed lately may belong to an upload that is just being written.
 _STILL_S = 60.0
 _BATCH = 1000
+
+
+def run(pool: db.Pool, tmp: TmpDir, incoming: Incoming, part_ttl_s: float, stop: threading.Event) -> None:
+    """Sweep both until `stop`."""
+    swept_at = float("-inf")
+    while not stop.is_set():
+        if tmp.trouble or monotonic() - swept_at >= _SWEEP_S:
+            swept_at = monotonic()
+            try:
+                sweep(pool, tmp)
+                sweep_incoming(pool, incoming, part_ttl_s=part_ttl_s)
+            except (DatabaseDown, db.Error, OSError) as exc:
+                logger.warning("sweep failed, will retry", extra={"error": str(exc)})
+        stop.wait(_SWEEP_SOON_S)
 
 
 def sweep(pool: db.Pool, tmp: TmpDir) -> int:
@@ -86,7 +106,8 @@ def _end_old(pool: db.Pool, incoming: Incoming, left: list[Left], part_ttl_s: fl
         with db.transaction(pool) as conn:
             if file.size_bytes == length:
                 kind = incoming.partial(*key, length).kind
-                resumable.end_whole(conn, incoming.host_id, Caller(Principal(key[0], "", Role.USER)), key[1], kind)
+                caller = Caller(Principal(key[0], "", Role.USER))
+                uploads.take_in(conn, incoming.host_id, caller, key[1], kind.content_type)
             elif file.age_s > part_ttl_s:
                 files.end_upload(
                     conn,

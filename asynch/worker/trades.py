@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from asynch.domain import bindings
 from asynch.executors import Executor, Order
 from asynch.secretbox import SecretBox
+from asynch.service.lanes import SCHEME
 from asynch.service.letters import Letters
 from asynch.service.targets import bound_headers
-from asynch.store.queue import Along, Claim, Outcome
-from asynch.worker.processing import SCHEME
-from asynch.worker.registering import Registry
+from asynch.store.queue import Claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +21,6 @@ class Trade:
 
     order: Callable[[Claim], Order]
     executor: Executor
-    #: what an outcome leaves elsewhere than in its row
-    mark: Callable[[Outcome], Along | None] | None = None
 
 
 def trades(
@@ -32,78 +29,25 @@ def trades(
     webhooks: Executor,
     local: Executor,
     broker: Executor,
-    registry: Registry,
     box: SecretBox,
     progress_url: Callable[[Claim], str],
     letters: Letters,
 ) -> Mapping[str, Trade]:
     """Every kind; `progress_url` is where the model of a claim may tell of its progress."""
-    model = Trade(partial(_model_order, box, progress_url, letters), models, registry.mark)
-    webhook = Trade(partial(_delivery_order, letters), webhooks, registry.mark)
+    model = Trade(partial(_model_order, box, progress_url, letters), models)
+    webhook = Trade(partial(_delivery_order, letters), webhooks)
     return {
         "http": model,
         "https": model,
         "webhook+http": webhook,
         "webhook+https": webhook,
-        SCHEME: Trade(_work_order, local, registry.mark),
-        "broker": Trade(partial(_message_order, letters), broker, registry.mark),
+        SCHEME: Trade(_plain_order, local),
+        "broker": Trade(partial(_message_order, letters), broker),
     }
 
 
-def _model_order(box: SecretBox, progress_url: Callable[[Claim], str], letters: Letters, claim: Claim) -> Order:
-    target, payload = claim.target, claim.payload
-    if claim.is_systems and payload is not None:
-        payload = letters.asked(payload)
-    return Order(
-        task_id=claim.task_id,
-        attempt=claim.call_attempt or claim.attempt,
-        url=bindings.join(target.base_url, target.route),
-        method=target.method,
-        payload=payload,
-        input_ref=claim.input_ref,
-        headers=bound_headers(box, claim.owner_id, target.api_key),
-        timeout_s=target.timeout_s,
-        max_bytes=target.max_bytes,
-        progress_url="" if claim.poll_url else progress_url(claim),
-    )
-
-
-def _delivery_order(letters: Letters, claim: Claim) -> Order:
-    """A delivery is a task whose input is the receiver's URL."""
-    letter = letters.written(claim.tenant_id, claim.id, claim.payload or "{}")
-    return Order(
-        task_id=letter.about,
-        attempt=claim.attempt,
-        url=claim.input_ref or "",
-        method="POST",
-        payload=letter.text,
-        input_ref=None,
-        headers=letter.headers,
-        timeout_s=claim.target.timeout_s,
-        max_bytes=claim.target.max_bytes,
-        idempotency_key=letter.id,
-    )
-
-
-def _message_order(letters: Letters, claim: Claim) -> Order:
-    """What is published is a task whose input is the topic."""
-    letter = letters.unsigned(claim.tenant_id, claim.id, claim.payload or "{}")
-    return Order(
-        task_id=claim.task_id,
-        attempt=claim.attempt,
-        url=claim.target.base_url,
-        method="POST",
-        payload=letter.text,
-        input_ref=claim.input_ref,
-        headers={},
-        timeout_s=claim.target.timeout_s,
-        owner_id=claim.owner_id,
-        idempotency_key=letter.id,
-    )
-
-
-def _work_order(claim: Claim) -> Order:
-    """The input's place is in `input_ref`, options are in the payload."""
+def _plain_order(claim: Claim) -> Order:
+    """What the task and its lane say. Of work on files the input is a place, and the payload options."""
     return Order(
         task_id=claim.task_id,
         attempt=claim.attempt,
@@ -116,3 +60,38 @@ def _work_order(claim: Claim) -> Order:
         max_bytes=claim.target.max_bytes,
         owner_id=claim.owner_id,
     )
+
+
+def _model_order(box: SecretBox, progress_url: Callable[[Claim], str], letters: Letters, claim: Claim) -> Order:
+    target, payload = claim.target, claim.payload
+    if claim.is_systems and payload is not None:
+        payload = letters.asked(payload)
+    return replace(
+        _plain_order(claim),
+        attempt=claim.call_attempt or claim.attempt,
+        url=bindings.join(target.base_url, target.route),
+        method=target.method,
+        payload=payload,
+        headers=bound_headers(box, claim.owner_id, target.api_key),
+        progress_url="" if claim.poll_url else progress_url(claim),
+    )
+
+
+def _delivery_order(letters: Letters, claim: Claim) -> Order:
+    """A delivery is a task whose input is the receiver's URL."""
+    letter = letters.written(claim.tenant_id, claim.id, claim.payload or "{}")
+    return replace(
+        _plain_order(claim),
+        task_id=letter.about,
+        url=claim.input_ref or "",
+        payload=letter.text,
+        input_ref=None,
+        headers=letter.headers,
+        idempotency_key=letter.id,
+    )
+
+
+def _message_order(letters: Letters, claim: Claim) -> Order:
+    """What is published is a task whose input is the topic."""
+    letter = letters.unsigned(claim.tenant_id, claim.id, claim.payload or "{}")
+    return replace(_plain_order(claim), payload=letter.text, idempotency_key=letter.id)

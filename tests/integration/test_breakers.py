@@ -10,7 +10,8 @@ import pytest
 from asynch import db
 from asynch.domain.states import Event, Phase
 from asynch.store.limits import Breaker, BreakerRule, find_breaker, tell_breakers
-from asynch.store.queue import Failure, Outcome, Permit, Saved, lanes_named
+from asynch.store.queue import Failure, Outcome, Saved
+from asynch.store.slots import Permit, lanes_named
 from asynch.worker.breakers import Breakers, verdict
 from tests.database import all_rows
 from tests.rows import TENANT, a_claim, add_model

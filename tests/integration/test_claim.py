@@ -13,9 +13,10 @@ import pytest
 
 from asynch import db
 from asynch.domain.states import State
-from asynch.store import queue, workers
+from asynch.store import queue, slots, workers
 from asynch.store import tasks as store
-from asynch.store.queue import Claim, Slot
+from asynch.store.queue import Claim
+from asynch.store.slots import Slot
 from asynch.worker import outcomes
 from tests.database import CALLS, all_rows
 from tests.rows import (
@@ -72,17 +73,17 @@ def hammer(dsn: str, limits: dict[int, int], calls: Calls, done: threading.Event
                 for lane, n in limits.items()
                 if (free := [s for s in range(n) if s not in held[lane]])
             ]
-            won = queue.swap_slots(me.session, give_back=back, wants=wants)
+            won = slots.swap_slots(me.session, give_back=back, wants=wants)
             spare = defaultdict(list)
             for slot in won:
                 spare[slot.lane_id].append(slot)
                 held[slot.lane_id].add(slot.slot)
             if won:
-                counts = {lane: len(slots) for lane, slots in spare.items()}
+                counts = {lane: len(of_lane) for lane, of_lane in spare.items()}
                 for claim in queue.claim(me.session, counts=counts, worker_id=me.id, timezone="UTC"):
                     calls.begin(claim)
                     running.append((claim, spare[claim.lane_id].pop()))
-            back = [slot for slots in spare.values() for slot in slots]
+            back = [slot for of_lane in spare.values() for slot in of_lane]
             back += finish(me, running, calls, dice)
             for slot in back:
                 held[slot.lane_id].discard(slot.slot)
@@ -115,7 +116,7 @@ class Drained:
 def drained(module_dsn: str) -> Drained:
     """One drain for all that is to be seen in it."""
     with db.open_pool(module_dsn, size=2, name="tests") as pool:
-        limits = {add_model(pool, f"m{n}", max_concurrency=slots): slots for n, slots in enumerate((1, 2, 2, 3))}
+        limits = {add_model(pool, f"m{n}", max_concurrency=most): most for n, most in enumerate((1, 2, 2, 3))}
         for lane in limits:
             add_tasks(pool, lane, TASKS)
         calls = drain(module_dsn, limits)
@@ -240,8 +241,8 @@ def test_a_closed_lane_is_not_offered(pool: db.Pool, dsn: str, change: str) -> N
         conn.execute(f"UPDATE asynch_models SET {change}".encode())
 
     with worker(dsn) as me:
-        assert queue.scan_lanes(me.session, after=0, most=10) == ([], None)
-        assert queue.lanes_named(me.session, [lane]) == []
+        assert slots.scan_lanes(me.session, after=0, most=10) == ([], None)
+        assert slots.lanes_named(me.session, [lane]) == []
 
 
 def test_results_of_a_closed_lane_are_still_stored(pool: db.Pool, dsn: str) -> None:
@@ -293,14 +294,14 @@ def test_a_lowered_max_concurrency_drains(pool: db.Pool, dsn: str) -> None:
     lane = add_model(pool, max_concurrency=3)
     add_tasks(pool, lane, 10)
     with worker(dsn) as first, worker(dsn) as second:
-        slots, _ = first.win(lane, 3, [0, 1, 2])
+        won, _ = first.win(lane, 3, [0, 1, 2])
         first.claim(lane, 3)
         with db.transaction(pool) as conn:
             conn.execute("UPDATE asynch_models SET max_concurrency = 1")
-        (now,) = queue.lanes_named(second.session, [lane])
+        (now,) = slots.lanes_named(second.session, [lane])
         assert second.win(lane, 3, range(now.max_concurrency)) == ([], {})  # slot 0 is still out
 
-        first.win(lane, 0, [], give_back=[s for s in slots if s.slot == 0])
+        first.win(lane, 0, [], give_back=[s for s in won if s.slot == 0])
 
         assert second.win(lane, 3, range(now.max_concurrency)) == ([Slot(lane, 0)], {})
 
@@ -377,7 +378,7 @@ def test_a_scan_finds_every_waiting_lane_once_page_by_page(pool: db.Pool, dsn: s
     found, cursor = list[int](), 0
     with worker(dsn) as me:
         while True:
-            page, after = queue.scan_lanes(me.session, after=cursor, most=2)
+            page, after = slots.scan_lanes(me.session, after=cursor, most=2)
             found += [lane.lane_id for lane in page]
             if after is None:
                 break
@@ -465,11 +466,11 @@ def test_a_disabled_model_ends_what_it_works_on_and_begins_nothing(pool: db.Pool
     with db.transaction(pool) as conn:
         conn.execute("UPDATE asynch_models SET enabled = 0")
     with worker(dsn) as me:
-        assert [found.lane_id for found in queue.lanes_named(me.session, [lane])] == [lane]
-        assert [found.lane_id for found in queue.scan_lanes(me.session, after=0, most=5)[0]] == [lane]
+        assert [found.lane_id for found in slots.lanes_named(me.session, [lane])] == [lane]
+        assert [found.lane_id for found in slots.scan_lanes(me.session, after=0, most=5)[0]] == [lane]
         assert [claim.id for claim in me.claim(lane, 5)] == [works]
-        assert queue.lanes_named(me.session, [lane]) == []
-        assert queue.scan_lanes(me.session, after=0, most=5)[0] == []
+        assert slots.lanes_named(me.session, [lane]) == []
+        assert slots.scan_lanes(me.session, after=0, most=5)[0] == []
 
     assert state_of(pool, new) is State.PENDING
 

@@ -20,6 +20,11 @@ THREADS = 2
 
 
 @pytest.fixture
+def dsn(own_dsn: str) -> str:
+    return own_dsn
+
+
+@pytest.fixture
 def life(dsn: str, pool: db.Pool, tmp_path: Path) -> Iterator[Life]:
     """A worker with two threads, and four more for tenants that have nothing running."""
     with ModelServer() as model, living(dsn, tmp_path, threads=THREADS, drain_timeout=1.0) as (setup, _, _, moody):

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from asynch import db
+from asynch.cleaner.unneeded import unneeded
 from asynch.cleaner.unsent import unsent
 from asynch.storage.http import HttpStorage
 from asynch.storage.minio import MinioStorage
@@ -141,11 +142,14 @@ def test_what_is_never_confirmed_goes(shop: Shop, pool: db.Pool) -> None:
     api, _ = shop
     invited = presign(api).json()
     put(api, invited["url"], PNG)
-    assert unsent(pool, CLEANER, api.live.parts.storage) == 0
+    assert unsent(pool, CLEANER) == 0
     with db.transaction(pool) as conn:
         conn.execute("UPDATE asynch_upload SET created_at = now() - interval '2 days'")
 
-    assert unsent(pool, CLEANER, api.live.parts.storage) == 1
+    assert unsent(pool, CLEANER) == 1
+    with db.transaction(pool) as conn:
+        conn.execute("UPDATE asynch_unneeded SET created_at = now() - interval '2 minutes'")
+    assert unneeded(pool, CLEANER, api.live.parts.storage) == 1
     assert not api.live.parts.storage.exists(invited["file_name"])
     assert problem(confirm(api, invited["file_name"]))[0] == 409
 

@@ -16,9 +16,10 @@ from asynch import db
 from asynch.domain.states import State
 from asynch.errors import CutReason, DatabaseDown, SessionLost
 from asynch.executors import Call
-from asynch.store import queue, workers
+from asynch.store import slots, workers
 from asynch.store import tasks as store
-from asynch.store.queue import Claim, Slot
+from asynch.store.queue import Claim
+from asynch.store.slots import Slot
 from asynch.worker import liveness
 from asynch.worker.liveness import Beat, Self, rescue_dead
 from asynch.worker.poller import Poller
@@ -124,14 +125,14 @@ def test_a_beat_names_a_hundred_tasks_at_most_and_those_it_has_longest(
 
 
 def test_a_worker_given_up_by_others_hears_of_it(beat: Beat, me: Worker) -> None:
-    queue.mark_dead(me.session, [me.id])
+    slots.mark_dead(me.session, [me.id])
 
     with pytest.raises(SessionLost):
         beat.once()
 
 
 def test_given_up_by_others_it_is_lost(beat: Beat, me: Worker) -> None:
-    queue.mark_dead(me.session, [me.id])
+    slots.mark_dead(me.session, [me.id])
     lost, stop = threading.Event(), threading.Event()
     thread = threading.Thread(target=beat.run, args=(lost, stop))
     thread.start()
@@ -158,7 +159,7 @@ def test_a_worker_that_can_tell_nobody_gives_itself_up_before_others_do(
         lost, stop = threading.Event(), threading.Event()
         thread = threading.Thread(target=beat.run, args=(lost, stop))
         thread.start()
-        clock[0] += liveness.FROZEN_S - 0.2
+        clock[0] += workers.FROZEN_S - 0.2
         until(lambda: [r.getMessage() for r in caplog.records].count("the beat failed, will retry") == 2)
         assert not lost.is_set()  # the first failure has been judged: it may still be a short absence
         clock[0] += 0.2
@@ -265,7 +266,7 @@ def test_a_big_loss_is_rescued_in_batches_and_forgotten_at_the_end(
     lane = add_model(pool)
     add_tasks(pool, lane, 5)
     dead = a_dead_worker(pool, dsn, lane, 5)
-    queue.mark_dead(me.session, [dead.id])
+    slots.mark_dead(me.session, [dead.id])
     mourned(pool)
 
     def known() -> bool:
@@ -298,7 +299,7 @@ def test_a_task_whose_row_is_locked_keeps_its_dead_worker_for_the_next_rescue(
     lane = add_model(pool)
     free, locked = add_tasks(pool, lane, 2)
     dead = a_dead_worker(pool, dsn, lane, 2)
-    queue.mark_dead(me.session, [dead.id])
+    slots.mark_dead(me.session, [dead.id])
     mourned(pool)
 
     with db.transaction(pool) as conn:
@@ -319,7 +320,7 @@ def test_a_row_that_the_dead_themselves_still_hold_is_rescued_at_once(pool: db.P
         half_dead.claim_one(lane)
         half_dead.session.execute("BEGIN")
         half_dead.session.execute("SELECT 1 FROM asynch_task WHERE id = %s FOR UPDATE", (task,))
-        queue.mark_dead(me.session, [half_dead.id])
+        slots.mark_dead(me.session, [half_dead.id])
         mourned(pool)
 
         assert rescue_dead(pool, Self(me.id, "n", "h"), KEEP, max_crashes=3) == 1
@@ -333,7 +334,7 @@ def test_a_task_whose_workers_all_died_fails_for_good(pool: db.Pool, dsn: str, m
     for _ in range(2):
         assert state_of(pool, task) is State.PENDING
         dead = a_dead_worker(pool, dsn, lane, 1)
-        queue.mark_dead(me.session, [dead.id])
+        slots.mark_dead(me.session, [dead.id])
         mourned(pool)
         rescue_dead(pool, Self(me.id, "n", "h"), KEEP, max_crashes=2)
 

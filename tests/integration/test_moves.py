@@ -15,7 +15,7 @@ from asynch import db
 from asynch.db import Row
 from asynch.domain.states import MOVES, Event, Phase, State
 from asynch.sql import catalogue
-from asynch.store import queue, workers
+from asynch.store import queue, slots, workers
 from asynch.store import tasks as store
 from asynch.store.queue import Claim, Outcome
 from asynch.worker import outcomes
@@ -69,7 +69,7 @@ STATEMENTS: dict[str, tuple[str, Sequence[Event], Run, Callable[[Place], bool]]]
     "claim": (
         "claim",
         [Event.CLAIM],
-        lambda c, ids, _: queue.claim(c, counts={lane_of(c): 100}, worker_id=OWNER, timezone="UTC", known_dead=queue.find_dead(c, worker_id=OWNER)),
+        lambda c, ids, _: queue.claim(c, counts={lane_of(c): 100}, worker_id=OWNER, timezone="UTC", known_dead=slots.find_dead(c, worker_id=OWNER)),
         lambda p: p[0] is State.PENDING and p[2] is Phase.CALL,
     ),
     "claim_uploads": (

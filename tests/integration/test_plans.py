@@ -18,7 +18,7 @@ from asynch import db
 from asynch.db import Row
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import Phase, State
-from asynch.store import actions, files, oplog, queue, rules, sealed, stats, survey, webhooks, workers
+from asynch.store import actions, files, oplog, queue, rules, sealed, slots, stats, survey, webhooks, workers
 from asynch.store import models as model_store
 from asynch.store import tasks as store
 from asynch.store.actions import End, LogFilter, NewAction
@@ -137,10 +137,10 @@ OF_WORKERS: dict[str, tuple[Use, set[str]]] = {
     "settle": (
         lambda c: queue.settle(c, [outcomes.delivered(TERMS, claim(i)) for i in range(500)], queue_timeout_s=1.0), {KEY},
     ),
-    "scan_lanes": (lambda c: queue.scan_lanes(c, after=0, most=64), {QUEUE, POLLED}),
-    "lanes_named": (lambda c: queue.lanes_named(c, [1, 2, 900]), {POLLED}),
-    "lanes_in_mourning": (lambda c: queue.lanes_in_mourning(c, [1, 2], [1, 2, 3]), {RUNNING}),
-    "polled_waiting": (lambda c: queue.polled_waiting(c, 5), {POLLED}),
+    "scan_lanes": (lambda c: slots.scan_lanes(c, after=0, most=64), {QUEUE, POLLED}),
+    "lanes_named": (lambda c: slots.lanes_named(c, [1, 2, 900]), {POLLED}),
+    "lanes_in_mourning": (lambda c: slots.lanes_in_mourning(c, [1, 2], [1, 2, 3]), {RUNNING}),
+    "polled_waiting": (lambda c: slots.polled_waiting(c, 5), {POLLED}),
     "write_progress": (lambda c: write_progress(c, [Note(1, i, 1, 5.0, "m") for i in IDS]), {KEY}),
     "rescue": (
         lambda c: workers.rescue(
@@ -515,7 +515,7 @@ def test_a_claim_that_begins_at_a_mark_does_not_read_what_lies_before_it(deep: s
 
 def test_a_scan_passes_a_deep_lane_in_one_step(deep: str) -> None:
     with db.open_session(deep, name="tests") as conn:
-        touched = blocks(conn, lambda c: queue.scan_lanes(c, after=7000, most=64))
+        touched = blocks(conn, lambda c: slots.scan_lanes(c, after=7000, most=64))
 
     assert touched < 40
 

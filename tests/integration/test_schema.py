@@ -19,7 +19,7 @@ from asynch.embedded import EmbeddedPostgres
 from asynch.errors import UserError
 from asynch.secretbox import SecretBox
 from asynch.service import schema
-from asynch.store import workers
+from asynch.store import facts
 from tests.database import all_rows, run_on
 from tests.live import KEY
 from tests.waiting import until
@@ -320,8 +320,8 @@ def test_a_database_keeps_to_its_local_store(pool: db.Pool) -> None:
 
 def test_a_fact_is_remembered_as_it_was_first_told(pool: db.Pool) -> None:
     with db.transaction(pool) as conn:
-        assert [workers.remember(conn, "k", value) for value in ("first", "second")] == ["first", "first"]
-        assert workers.fact(conn, "unknown") is None
+        assert [facts.remember(conn, "k", value) for value in ("first", "second")] == ["first", "first"]
+        assert facts.find_fact(conn, "unknown") is None
 
 
 if SYSTEM:  # else there is nothing to test

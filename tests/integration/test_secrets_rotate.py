@@ -16,7 +16,7 @@ from asynch.errors import Forbidden
 from asynch.secretbox import SecretBox, SecretError
 from asynch.service import rotation, schema
 from asynch.storage.local import LocalStorage
-from asynch.store import sealed, workers
+from asynch.store import facts, sealed
 from asynch.store.files import NewUpload, insert_upload
 from asynch.store.webhooks import insert_key
 from asynch.wiring import make_storage
@@ -69,7 +69,7 @@ def secrets_of(pool: db.Pool, box: SecretBox) -> list[str]:
     for r in all_rows(pool, "SELECT tenant_id, secret FROM asynch_webhook_key ORDER BY tenant_id"):
         opened.append(box.open(r["tenant_id"], "webhook_secret", r["secret"]))
     with db.connection(pool) as conn:
-        assert box.check_canary(workers.fact(conn, schema.CANARY) or ""), "the canary"
+        assert box.check_canary(facts.find_fact(conn, schema.CANARY) or ""), "the canary"
     return opened
 
 
@@ -143,7 +143,7 @@ def test_one_that_is_interrupted_anywhere_goes_on(filled: db.Pool, monkeypatch: 
             list(rotation.rotate(filled, BOTH))
     assert len(secrets_of(filled, BOTH)) == 16
     with db.connection(filled) as conn:  # so that nobody starts without the old key yet
-        assert not NEW_BOX.check_canary(workers.fact(conn, schema.CANARY) or "")
+        assert not NEW_BOX.check_canary(facts.find_fact(conn, schema.CANARY) or "")
 
     counts = told(list(rotation.rotate(filled, BOTH)))
     assert sum(counts[name][0] for name in ("models", "tasks", "uploads", "webhooks")) == 16 - after

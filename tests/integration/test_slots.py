@@ -18,8 +18,8 @@ from asynch import db
 from asynch.embedded import EmbeddedPostgres
 from asynch.errors import SessionLost
 from asynch.service import schema
-from asynch.store import queue, workers
-from asynch.store.queue import Slot
+from asynch.store import queue, slots, workers
+from asynch.store.slots import Slot
 from asynch.worker.poller import Limits, Poller
 from asynch.worker.running import Running
 from asynch.worker.tmpdir import TmpDir
@@ -87,7 +87,7 @@ def test_slots_are_tried_in_the_order_given_each_once(pool: db.Pool, dsn: str) -
 
 def test_each_lane_wins_its_own_slots(pool: db.Pool, dsn: str) -> None:
     with worker(dsn) as me:
-        won = queue.swap_slots(me.session, give_back=[], wants=[(5, 2, [0, 1]), (6, 1, [0, 1]), (7, 0, [0])])
+        won = slots.swap_slots(me.session, give_back=[], wants=[(5, 2, [0, 1]), (6, 1, [0, 1]), (7, 0, [0])])
 
     assert won == [Slot(5, 0), Slot(5, 1), Slot(6, 0)]
 
@@ -128,7 +128,7 @@ def test_a_failed_statement_costs_no_slot(pool: db.Pool, dsn: str) -> None:
 
 def test_an_exchange_that_fails_half_way_leaves_what_the_end_of_the_session_frees(pool: db.Pool, dsn: str) -> None:
     with worker(dsn) as me, pytest.raises(psycopg.Error):
-        queue.swap_slots(me.session, give_back=[], wants=[(5, 1, [0]), (6, 1, [10**12])])
+        slots.swap_slots(me.session, give_back=[], wants=[(5, 1, [0]), (6, 1, [10**12])])
 
     until(lambda: slot_locks(pool) == [])
 
@@ -171,7 +171,7 @@ def test_it_is_told_who_has_just_died(pool: db.Pool, dsn: str) -> None:
 def test_the_mourning_ends_a_second_after_the_death_was_noted(pool: db.Pool, dsn: str) -> None:
     with worker(dsn) as me, worker(dsn) as other:
         kill(pool, other)
-        queue.mark_dead(me.session, [other.id])
+        slots.mark_dead(me.session, [other.id])
         age_death(pool, 0.5)
         assert me.win(5, 1, [0])[1] == {other.id: False}
 
@@ -199,9 +199,9 @@ def test_nothing_is_claimed_while_somebody_is_mourned_of_whom_the_claimer_does_n
 def test_a_death_is_noted_once(pool: db.Pool, dsn: str) -> None:
     with worker(dsn) as me, worker(dsn) as other:
         kill(pool, other)
-        queue.mark_dead(me.session, [other.id])
+        slots.mark_dead(me.session, [other.id])
         first = all_rows(pool, "SELECT dead_at FROM asynch_worker WHERE id = %s", other.id)
-        queue.mark_dead(me.session, [other.id])
+        slots.mark_dead(me.session, [other.id])
 
     assert all_rows(pool, "SELECT dead_at FROM asynch_worker WHERE id = %s", other.id) == first
 
@@ -214,7 +214,7 @@ def test_only_lanes_where_the_dead_had_a_call_are_in_mourning(pool: db.Pool, dsn
     bend(pool, [elsewhere], worker_id=8)
 
     with worker(dsn) as me:
-        assert queue.lanes_in_mourning(me.session, [9]) == {lanes[0]: 1}
+        assert slots.lanes_in_mourning(me.session, [9]) == {lanes[0]: 1}
     assert called
 
 
@@ -232,7 +232,7 @@ def test_looking_for_the_dead_takes_no_lock_that_stays(pool: db.Pool, dsn: str) 
 def test_a_worker_declared_dead_may_not_say_that_it_lives(pool: db.Pool, dsn: str) -> None:
     with worker(dsn) as me:
         assert workers.beat(me.session, worker_id=me.id, tmp_host="h", host="n", info={})
-        queue.mark_dead(me.session, [me.id])
+        slots.mark_dead(me.session, [me.id])
 
         assert not workers.beat(me.session, worker_id=me.id, tmp_host="h", host="n", info={})
 
@@ -240,7 +240,7 @@ def test_a_worker_declared_dead_may_not_say_that_it_lives(pool: db.Pool, dsn: st
 def test_the_dead_are_left_to_one_rescuer(pool: db.Pool, dsn: str) -> None:
     with worker(dsn) as me, worker(dsn) as other, worker(dsn) as third:
         kill(pool, other)
-        queue.mark_dead(me.session, [other.id])
+        slots.mark_dead(me.session, [other.id])
         age_death(pool, 2)
 
         with db.transaction(pool) as conn:
@@ -251,7 +251,7 @@ def test_the_dead_are_left_to_one_rescuer(pool: db.Pool, dsn: str) -> None:
 def test_the_dead_are_not_rescued_while_they_are_mourned(pool: db.Pool, dsn: str) -> None:
     with worker(dsn) as me, worker(dsn) as other:
         kill(pool, other)
-        queue.mark_dead(me.session, [other.id])
+        slots.mark_dead(me.session, [other.id])
 
         assert workers.claim_dead(me.session, worker_id=me.id, grace_s=1.0) == []
 
@@ -325,7 +325,7 @@ def test_a_session_knows_that_no_pooler_is_in_between(dsn: str) -> None:
 def died(pool: db.Pool, dsn: str) -> Iterator[Worker]:
     with worker(dsn) as me, worker(dsn) as other:
         kill(pool, other)
-        queue.mark_dead(me.session, [other.id])
+        slots.mark_dead(me.session, [other.id])
         age_death(pool, 2)
         yield me
 
@@ -348,7 +348,7 @@ def test_a_database_restart_charges_nobody(tmp_path_factory: pytest.TempPathFact
         dsn = (server.data_dir / "dsn").read_text()
         with db.open_pool(dsn, size=1, name="tests") as pool, worker(dsn) as me:
             assert me.win(5, 0, [])[1] == {dead.id: False}
-            queue.mark_dead(me.session, [dead.id])
+            slots.mark_dead(me.session, [dead.id])
             age_death(pool, 2)
 
             found = workers.claim_dead(me.session, worker_id=me.id, grace_s=1.0)
@@ -360,7 +360,7 @@ def test_a_death_is_noted_by_the_moment_not_by_the_transactions_start(pool: db.P
     with worker(dsn) as me, worker(dsn) as other, db.transaction(pool) as conn:
         (began,) = conn.execute("SELECT now() AS t").fetchall()
         conn.execute("SELECT pg_sleep(0.05)")
-        queue.mark_dead(conn, [other.id])
+        slots.mark_dead(conn, [other.id])
         (noted,) = conn.execute("SELECT dead_at AS t FROM asynch_worker WHERE id = %s", (other.id,)).fetchall()
         assert me.id
 
@@ -402,7 +402,7 @@ def test_no_memory_for_another_lock_means_no_free_slot_and_no_lost_session(
 
 
 class Interrupted:
-    """The poller's end of its pair, which somebody writes to in the moment before it is read."""
+    """The end of the bell that is read, which somebody writes to in the moment before it is read."""
 
     def __init__(self, poller: Poller, reader: socket.socket) -> None:
         self._poller, self._reader = poller, reader
@@ -432,7 +432,7 @@ def test_whoever_wakes_the_poller_while_it_wakes_does_not_silence_those_after_hi
             tmp=TmpDir(tmp_path, max_bytes=1),
             hand_over=lambda claim, slot: None,
         )
-        poller._reader = reader = cast(Any, Interrupted(poller, poller._reader))
+        poller._bell._reader = reader = cast(Any, Interrupted(poller, poller._bell._reader))
         thread = threading.Thread(target=poller.run, args=(stop,))
         thread.start()
         threading.Event().wait(0.3)  # it waits

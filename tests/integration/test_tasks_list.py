@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from asynch import db
-from asynch.service import tasks as service
+from asynch.service import listing
 from tests.live import MakeParts, serving
 from tests.rows import bend
 from tests.task_api import Api, Hand, pointers, problem
@@ -36,7 +36,7 @@ def test_the_total_counts_all_pages(api: Api) -> None:
 
 
 def test_a_total_over_the_cap_says_so(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "TOTAL_CAP", 20)
+    monkeypatch.setattr(listing, "TOTAL_CAP", 20)
     api.model()
     api.fill(20)
     assert (api.listed()["total"], api.listed()["totalCapped"]) == (20, False)

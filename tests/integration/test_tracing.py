@@ -375,8 +375,9 @@ def test_off_loads_nothing_of_opentelemetry(dsn: str, pool: db.Pool, tmp_path: P
 import sys
 import asynch.cli, asynch.web.app, asynch.web.server, asynch.worker.incarnation
 from asynch import settings, spans, wiring
+from asynch.wiring.worker import worker_setup
 chosen = settings.load(None, __import__("os").environ)
-parts, setup = wiring.api_parts(chosen), wiring.worker_setup(chosen)
+parts, setup = wiring.api_parts(chosen), worker_setup(chosen)
 assert parts.tracer is setup.tracer is spans.OFF
 parts.pool.close()
 print([name for name in sys.modules if name.startswith(("opentelemetry", "google.protobuf"))])

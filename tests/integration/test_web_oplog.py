@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from asynch import db
-from asynch.service import reports
+from asynch.service import listing
 from asynch.web.app import create_app
 from asynch.web.oplog import LOOKS
 from tests.live import MakeParts, serving
@@ -171,7 +171,7 @@ def test_every_call_that_looks_is_one_of_the_application(make_parts: MakeParts) 
 
 
 def test_a_total_over_the_cap_says_so(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports, "TOTAL_CAP", 20)
+    monkeypatch.setattr(listing, "TOTAL_CAP", 20)
     api.model()
     api.fill(19)
     assert told(api)["total"] == 20

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from asynch import db
-from asynch.store import queue
+from asynch.store import slots
 from tests.model_server import ModelServer
 from tests.rows import worker
 from tests.task_api import Api, problem, working
@@ -72,7 +72,7 @@ def test_a_silent_worker_is_not_among_the_living(api: Api, dsn: str, pool: db.Po
 
 def test_one_given_up_by_others_is_not_among_the_living(api: Api, dsn: str) -> None:
     with worker(dsn) as one:
-        queue.mark_dead(one.session, [one.id])
+        slots.mark_dead(one.session, [one.id])
         assert told(api) == []
 
 
@@ -84,7 +84,7 @@ def test_looking_kills_nobody(api: Api, dsn: str) -> None:
         one.session.close()
         until(lambda: len(told(api)) == 1)
 
-        assert queue.find_dead(other.session, worker_id=other.id) == {one.id: False}
+        assert slots.find_dead(other.session, worker_id=other.id) == {one.id: False}
 
 
 def test_it_is_for_admins(api: Api) -> None:

@@ -15,7 +15,7 @@ PACKAGE = Path(asynch.__file__).parent
 
 #: From the ground up. A part imports from itself and from lines above it here, never from its own line or below.
 FLOORS: list[set[str]] = [
-    {"errors", "sql", "units"},
+    {"durable", "errors", "sql", "units"},
     {"domain"},
     {"written"},
     {"partial"},
@@ -74,7 +74,7 @@ NARROW = {
     "sql": set[str](),
     "db": {"errors", "sql"},
     "store": {"db", "domain", "errors"},
-    "storage": {"errors"},
+    "storage": {"durable", "errors"},
     "executors": {"errors", "domain"},
     "media": {"errors", "domain"},
     "otlp": {"domain"},

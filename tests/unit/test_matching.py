@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asynch.store.queue import Lane, Permit, Slot
+from asynch.store.slots import Lane, Permit, Slot
 from asynch.worker.matching import match
 
 PERMITS = [Permit(100 + n, 5) for n in range(3)]

@@ -11,7 +11,7 @@ import pytest
 
 from asynch.errors import CutReason
 from asynch.executors import Call
-from asynch.store.queue import Slot
+from asynch.store.slots import Slot
 from asynch.worker import following
 from asynch.worker.following import Following
 from asynch.worker.running import Run, Running

@@ -1,11 +1,10 @@
-"""Makes the parts of each role from the settings; nothing here decides anything.
+"""Makes the parts of each role from the settings, the worker's in a module of its own; nothing here decides anything.
 
 What one role or backend needs is imported where it is made: half of a start would go into what the others need.
 """
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 from asynch import db, spans
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from asynch.settings import Settings
     from asynch.storage import Storage
     from asynch.web import Parts
-    from asynch.worker.incarnation import Setup
 
 
 def configured_dsn(settings: Settings) -> str:
@@ -103,84 +101,3 @@ def check_fit(pool: db.Pool, box: SecretBox, storage: Storage) -> None:
     schema.check_canary(pool, box)
     if isinstance(storage, LocalStorage):
         schema.check_store_id(pool, storage.store_id)
-
-
-def worker_setup(settings: Settings) -> Setup:
-    """What a worker is made from. UserError when it does not fit its database, DatabaseDown."""
-    from asynch.cleaner.terms import Terms as CleanerTerms
-    from asynch.executors.broker import BrokerExecutor
-    from asynch.executors.egress import Policy
-    from asynch.executors.http import HttpExecutor
-    from asynch.executors.webhook import WebhookExecutor
-    from asynch.incoming import Incoming
-    from asynch.media import Limits as MediaLimits
-    from asynch.media.video import Compress
-    from asynch.service.documents import Documents
-    from asynch.store.workers import Retention
-    from asynch.worker.incarnation import Setup
-    from asynch.worker.outcomes import Terms
-    from asynch.worker.poller import Limits
-    from asynch.worker.processing import Workshop
-    from asynch.worker.registering import Registry
-    from asynch.worker.tmpdir import TmpDir
-
-    dsn, box, worker = configured_dsn(settings), open_box(settings), settings.worker
-    storage = make_storage(settings, box)
-    with db.open_small_pool(dsn, name="asynch-worker-start") as pool:
-        check_fit(pool, box, storage)
-    host = socket.gethostname()
-    failed_s = settings.cleaner.failed_retention
-    cleaner = CleanerTerms(
-        interval_s=settings.cleaner.interval,
-        queue_timeout_s=settings.queue_timeout,
-        failed_retention_s=failed_s,
-        op_log_retention_s=settings.cleaner.op_log_retention,
-        tmp_host_grace_s=worker.tmp_host_grace,
-        delete_results=settings.cleaner.delete_results,
-        part_ttl_s=settings.uploads.part_ttl,
-    )
-    broker_url = settings.broker.url.get_secret_value()
-    egress, loopback = settings.egress, settings.egress_allow_loopback
-    tmp = TmpDir(settings.tmp_path, max_bytes=worker.tmp_max)
-    http = HttpExecutor(Policy.parse(egress.models_allow, egress.deny, allow_loopback=loopback))
-    return Setup(
-        dsn=dsn,
-        lock_dsn=settings.database.lock_dsn.get_secret_value() or dsn,
-        limits=Limits(
-            worker.threads,
-            worker.reserve,
-            worker.batch_size,
-            worker.poll_interval,
-            settings.server.timezone,
-            settings.limits.tenant_max_concurrency,
-        ),
-        longest_call_s=settings.longest,
-        uploaders=worker.uploaders,
-        drain_timeout_s=worker.drain_timeout,
-        max_crashes=worker.max_crashes,
-        keep=Retention(failed_s, settings.queue_timeout),
-        terms=Terms(host, failed_s, settings.cleaner.unfetched_retention),
-        cleaner=cleaner if settings.cleaner.enabled else None,
-        executor=http,
-        webhooks=WebhookExecutor(Policy.parse(egress.webhooks_allow, egress.deny, allow_loopback=loopback)),
-        broker=BrokerExecutor(broker_url) if broker_url else None,
-        workshop=Workshop(
-            Incoming(settings.tmp_path),
-            storage,
-            tmp,
-            MediaLimits(output_bytes=settings.uploads.max_size),
-            Compress.model_validate(settings.media.model_dump(include={"crf", "audio_bitrate", "keep"})),
-            settings.uploads.types,
-            settings.uploads.scan_command,
-        ),
-        registry=Registry(settings.uploads.covers, tmp),
-        follower=http,
-        storage=storage,
-        box=box,
-        tmp=tmp,
-        media_processes=settings.media_processes,
-        part_ttl_s=settings.uploads.part_ttl,
-        public_url=settings.public_url,
-        documents=Documents(settings.public_url, storage, settings.storage.urls_last_s),
-        tracer=spans.open_tracer(settings.tracing.otlp_endpoint, service="asynch-worker"),
-    )
