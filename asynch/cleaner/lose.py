@@ -8,7 +8,7 @@ from asynch import db, metrics
 from asynch.cleaner.terms import Terms
 from asynch.errors import StorageError
 from asynch.storage import Storage
-from asynch.store import news, queue
+from asynch.store import news, queue, unneeded
 
 logger = logging.getLogger(__name__)
 
@@ -19,11 +19,18 @@ def lose(pool: db.Pool, terms: Terms, storage: Storage) -> int:
         lost = queue.lose_silent_hosts(
             conn, most=terms.batch, grace_s=terms.tmp_host_grace_s, queue_timeout_s=terms.queue_timeout_s
         )
+        keys = [key for _, key in lost]
+        unneeded.note(conn, keys)
         news.announce(conn, {lane for lane, _ in lost})
-    for _, key in lost:
+    removed = []
+    for key in keys:
         try:
             storage.delete(key)
+            removed.append(key)
         except StorageError as exc:
             metrics.STORAGE_ERRORS.labels("delete").inc()
-            logger.warning("an object may be left behind", extra={"key": key, "error": str(exc)})
+            logger.warning("an object is left for later", extra={"key": key, "error": str(exc)})
+    if removed:
+        with db.connection(pool) as conn:
+            unneeded.forget(conn, removed)
     return len(lost)

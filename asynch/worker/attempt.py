@@ -307,19 +307,24 @@ def run_upload(parts: Parts, run: Run, then: Callable[[], None]) -> None:
 def _after_delivery(
     parts: Parts, claim: Claim, address: str, then: Callable[[], None], answer: Future[datetime]
 ) -> None:
-    """Killed before the file is removed: the sweep removes it."""
+    """What is left to do is another thread's: the completer's would wait for the disk, and all outcomes for it."""
     try:
         at = answer.result()
-        reach("delivered")
-        parts.tmp.remove(claim.saved.tmp_file)
-        reach("tmp_removed")
-        journal.delivered(claim, at)
+        parts.aside(claim, partial(_end_upload, parts, claim, at))
     except (StaleClaim, SessionLost) as exc:
         parts.aside(claim, partial(_end_void_upload, parts, claim, address, exc))
     except Exception as exc:
         parts.aside(claim, partial(_raise, exc))
     finally:
         then()
+
+
+def _end_upload(parts: Parts, claim: Claim, at: datetime) -> None:
+    """Killed before the file is removed: the sweep removes it."""
+    reach("delivered")
+    parts.tmp.remove(claim.saved.tmp_file)
+    reach("tmp_removed")
+    journal.delivered(claim, at)
 
 
 def _end_void_upload(parts: Parts, claim: Claim, address: str, exc: Exception) -> None:

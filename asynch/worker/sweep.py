@@ -36,8 +36,8 @@ def run(pool: db.Pool, tmp: TmpDir, incoming: Incoming, part_ttl_s: float, stop:
         if tmp.trouble or monotonic() - swept_at >= _SWEEP_S:
             swept_at = monotonic()
             try:
-                sweep(pool, tmp)
-                sweep_incoming(pool, incoming, part_ttl_s=part_ttl_s)
+                if sweep(pool, tmp) + sweep_incoming(pool, incoming, part_ttl_s=part_ttl_s):
+                    tmp.freed()
             except (DatabaseDown, db.Error, OSError) as exc:
                 logger.warning("sweep failed, will retry", extra={"error": str(exc)})
         stop.wait(_SWEEP_SOON_S)

@@ -134,6 +134,10 @@ class TmpDir:
         self._blocked_until = monotonic() + self._block_s
         self._block_s = min(self._block_s * 2, _BLOCK_MAX_S)
 
+    def freed(self) -> None:
+        """Files went: the next look finds out whether that was enough, however long the pause was to be."""
+        self._blocked_until = 0.0
+
     def worked(self) -> None:
         """A result was written: calls go together again, and the next trouble starts with a short pause."""
         self._block_s = 0.5

@@ -37,7 +37,7 @@ def claimed(life: Life) -> list[int]:
 
 
 def test_short_calls_are_claimed_ahead_and_no_more_are_open_than_there_are_threads(life: Life) -> None:
-    life.create(life.lane(max_concurrency=50), *[{}] * 300)
+    life.create(life.lane(max_concurrency=50), *[{"sleep": 0.02}] * 200)
     most = 0
 
     def are_over() -> bool:

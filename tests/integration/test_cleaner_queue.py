@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -13,11 +14,13 @@ from asynch.cleaner.expire import expire
 from asynch.cleaner.lose import lose
 from asynch.cleaner.retry import retry
 from asynch.domain.states import State
+from asynch.storage import Storage
 from asynch.storage.local import LocalStorage
 from asynch.store import queue
 from asynch.store import tasks as store
 from asynch.worker import outcomes
 from tests.cleaning import BROKEN, TERMS, Stubborn, put_object, silent_host
+from tests.database import all_rows
 from tests.rows import HOST, QUEUE_TIMEOUT_S, add_model, add_task, add_tasks, ago, bend, row_of, save, state_of, worker
 
 
@@ -201,6 +204,21 @@ def test_results_of_a_silent_host_are_called_again(pool: db.Pool, dsn: str, stor
     assert order(dsn, lane) == [task]
     row = row_of(pool, task)
     assert (row["phase"], row["tmp_file"], row["tmp_host"], row["oss_file"]) == (0, "", "", "")
+
+
+def test_an_object_of_a_lost_result_that_cannot_be_removed_now_is_kept_in_mind(
+    pool: db.Pool, storage: LocalStorage
+) -> None:
+    task, other = add_tasks(pool, add_model(pool), 2)
+    keys = {}
+    for each in (task, other):
+        save(pool, each, tmp_host="gone")
+        keys[each] = row_of(pool, each)["oss_file"]
+    silent_host(pool, "gone", 601)
+
+    assert lose(pool, TERMS, cast(Storage, Stubborn(storage, keys[task]))) == 2
+
+    assert [row["key"] for row in all_rows(pool, "SELECT key FROM asynch_unneeded")] == [keys[task]]
 
 
 @pytest.mark.parametrize(("known", "name"), [(True, "gone"), (False, None)])

@@ -212,6 +212,15 @@ def test_the_pause_doubles_up_to_a_minute_and_starts_small_again_after_a_success
     assert pause_s() == 0.5
 
 
+def test_no_pause_outlasts_what_made_it_necessary(tmp: TmpDir, clock: list[float]) -> None:
+    for _ in range(9):
+        tmp.block("disk full")
+    tmp.freed()
+    tmp.look()
+
+    assert tmp.may_start(0)
+
+
 def test_after_trouble_calls_come_one_at_a_time_until_a_result_was_written(tmp: TmpDir, clock: list[float]) -> None:
     tmp.block("x")
     clock[0] += 1
