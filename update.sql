@@ -488,7 +488,7 @@ CREATE TABLE IF NOT EXISTS asynch_upload (
     filename            text NOT NULL DEFAULT '',
     file_hash           text NOT NULL DEFAULT '',      -- SHA-256 of the bytes as they were received, hex
     file_size           bigint NOT NULL DEFAULT 0,
-    content_type        text NOT NULL DEFAULT '',      -- by content; where its sender put it into storage, his word
+    content_type        text NOT NULL DEFAULT '',      -- by content; his word until then where its sender put it into storage
     status              text NOT NULL,                 -- between received and its end its task knows better
     error_msg           text NOT NULL DEFAULT '',
     oss_path            text NOT NULL DEFAULT '',

@@ -16,7 +16,7 @@ INSERT INTO asynch_file (tenant_id, creator, updater, sha256, name, ext, content
     upload_id, tags, parent, generation)
 VALUES (%(tenant_id)s, %(creator)s, %(creator)s, %(sha256)s, %(name)s, %(ext)s, %(content_type)s, %(size)s,
     %(stored_size)s, %(key)s, %(scene)s, %(upload_id)s, %(tags)s::text[], %(parent)s, %(generation)s)
-ON CONFLICT (tenant_id, sha256) DO NOTHING RETURNING id, key
+ON CONFLICT (tenant_id, sha256) DO NOTHING RETURNING id, key, content_type
 
 -- draw_upload_id --
 SELECT asynch_new_id() AS id
@@ -37,7 +37,7 @@ RETURNING id
 -- end_upload --
 UPDATE asynch_upload u
 SET status = %(status)s, error_msg = %(error_msg)s, oss_path = %(oss_path)s, repository_identity = %(identity)s,
-    updated_at = now(), completed_at = now(), duration = extract(epoch FROM now() - u.created_at)
+    content_type = coalesce(nullif(%(content_type)s, ''), u.content_type), updated_at = now(), completed_at = now(), duration = extract(epoch FROM now() - u.created_at)
 WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s AND u.status NOT IN ('completed', 'failed')
 
 -- note_received --

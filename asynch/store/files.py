@@ -54,10 +54,11 @@ class NewFile:
 
 @dataclass(frozen=True, slots=True)
 class FileAt:
-    """Which file has some content, and where that is stored."""
+    """Which file has some content, where that is stored, and as what."""
 
     id: int
     key: str
+    content_type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class NewWork:
 def find_by_content(conn: Connection, *, tenant_id: int, sha256: str) -> FileAt | None:
     """The tenant's file that was received with this content."""
     found = db.row(conn, "find_file_by_content", tenant_id=tenant_id, sha256=sha256)
-    return None if found is None else FileAt(found["id"], found["key"])
+    return None if found is None else FileAt(found["id"], found["key"], found["content_type"])
 
 
 def find_file(conn: Connection, *, tenant_id: int, file_id: int) -> Row | None:
@@ -110,7 +111,7 @@ def insert_file(conn: Connection, *, tenant_id: int, file: NewFile) -> FileAt:
     """Register a file; the one that has this content already, where there is one."""
     made = db.row(conn, "insert_file", tenant_id=tenant_id, **_params(file))
     if made is not None:
-        return FileAt(made["id"], made["key"])
+        return FileAt(made["id"], made["key"], made["content_type"])
     known = find_by_content(conn, tenant_id=tenant_id, sha256=file.sha256)
     if known is None:
         raise LookupError("a file conflicts with one that is not there")
@@ -144,9 +145,16 @@ def end_upload(
     error: str = "",
     oss_path: str = "",
     identity: str = "",
+    content_type: str = "",
 ) -> None:
-    """End an upload, if it has not ended yet."""
-    values = {"status": status, "error_msg": error, "oss_path": oss_path, "identity": identity}
+    """End an upload, if it has not ended yet; without a `content_type` it keeps the one that it has."""
+    values = {
+        "status": status,
+        "error_msg": error,
+        "oss_path": oss_path,
+        "identity": identity,
+        "content_type": content_type,
+    }
     db.run(conn, "end_upload", tenant_id=tenant_id, id=upload_id, **values)
 
 

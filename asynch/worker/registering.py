@@ -92,6 +92,7 @@ class Registry:
             status=Status.COMPLETED,
             oss_path=found.key,
             identity=str(found.id),
+            content_type=found.content_type,
         )
         staged = _staged(upload)
         cause = Cause(claim.creator, claim.trace_context)

@@ -58,8 +58,12 @@ def confirm(api: Api, file_name: str, **fields: Any) -> requests.Response:
     return api.call("POST", "/api/file/confirm", {"file_name": file_name, **fields})
 
 
+def got(api: Api, url: str) -> requests.Response:
+    return api.live.session.get(url.replace("http://127.0.0.1/", f"{api.live.url}/"), timeout=10)
+
+
 def fetched(api: Api, url: str) -> bytes:
-    return api.live.session.get(url.replace("http://127.0.0.1/", f"{api.live.url}/"), timeout=10).content
+    return got(api, url).content
 
 
 Shop = tuple[Api, dict[str, Any]]
@@ -80,6 +84,18 @@ def test_a_file_that_is_put_and_confirmed_is_taken_in(shop: Shop, dsn: str) -> N
     assert (file["sha256"], file["scene"]) == (hashlib.sha256(PNG).hexdigest(), "direct")
     assert fetched(api, file["url"]) == PNG
     until(lambda: not api.live.parts.storage.exists(invited["file_name"]), 10)
+
+
+def test_what_a_sender_calls_his_file_is_not_what_it_is_served_as(shop: Shop, dsn: str) -> None:
+    api, storage = shop
+    invited = presign(api, content_type="text/plain").json()
+    put(api, invited["url"], PNG)
+    task_id = confirm(api, invited["file_name"]).json()["task_id"]
+
+    with working(api.live, dsn, **storage):
+        told = ended(api, task_id)
+    answer = got(api, told["oss_path"])
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png")
 
 
 def test_a_confirmation_again_tells_the_same(shop: Shop, dsn: str) -> None:
