@@ -310,6 +310,7 @@ def _after_delivery(
     """What is left to do is another thread's: the completer's would wait for the disk, and all outcomes for it."""
     try:
         at = answer.result()
+        reach("delivered")
         parts.aside(claim, partial(_end_upload, parts, claim, at))
     except (StaleClaim, SessionLost) as exc:
         parts.aside(claim, partial(_end_void_upload, parts, claim, address, exc))
@@ -321,7 +322,6 @@ def _after_delivery(
 
 def _end_upload(parts: Parts, claim: Claim, at: datetime) -> None:
     """Killed before the file is removed: the sweep removes it."""
-    reach("delivered")
     parts.tmp.remove(claim.saved.tmp_file)
     reach("tmp_removed")
     journal.delivered(claim, at)
