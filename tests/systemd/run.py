@@ -166,7 +166,7 @@ class Machine:
         """The sources as they were before the schema got its present version."""
         git = ("git", "-C", CHECKOUT)
         [now] = re.findall(r"'schema_version', '[0-9]+'", (CHECKOUT / "update.sql").read_text())
-        *_, first = run(*git, "log", "--format=%H", f"-S{now}", "--", "update.sql").split()
+        *_, first = run(*git, "log", "-m", "--first-parent", "--format=%H", f"-S{now}", "--", "update.sql").split()
         shutil.rmtree(self._former, ignore_errors=True)
         self._former.mkdir()
         packed = self._former / "former.tar"

@@ -99,12 +99,20 @@ class Tus:
             assert status == 204, (status, said)
 
     def go_on(self) -> int:
-        """Send what is missing; how many bytes were there."""
-        status, headers, _ = _send("HEAD", self._place, (), 0, **_TUS)
-        assert status == 200, status
-        there = int(headers["Upload-Offset"])
+        """Send what is missing; how many bytes were there.
+
+        A request that was cut at once may come to the API after the question where it ended: so that is asked until
+        some of it is there.
+        """
+        until(lambda: self._there() > 0, 10, "the first bytes are there")
+        there = self._there()
         self.send(there)
         return there
+
+    def _there(self) -> int:
+        status, headers, _ = _send("HEAD", self._place, (), 0, **_TUS)
+        assert status == 200, status
+        return int(headers["Upload-Offset"])
 
 
 def _after(pieces: Iterator[bytes], offset: int) -> Iterator[bytes]:
