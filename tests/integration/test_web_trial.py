@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -158,10 +158,20 @@ def test_a_test_gets_no_half_hour(api: Api, model: ModelServer, monkeypatch: pyt
 
 @pytest.fixture
 def hanging(api: Api, model: ModelServer) -> Iterator[Callable[[str], Any]]:
-    """Start a test of a model that never answers; its connection ends with the test at the latest."""
+    """Start a test of a model that never answers; it ends with the test at the latest."""
+    begun: list[Future[Any]] = []
     with ThreadPoolExecutor(8) as threads:
-        yield lambda model_id: threads.submit(call, Api(api.live), model_id, {"hang": True})
-        model.drop_connections()
+
+        def begin(model_id: str) -> Future[Any]:
+            begun.append(threads.submit(call, Api(api.live), model_id, {"hang": True}))
+            return begun[-1]
+
+        def are_over() -> bool:
+            model.drop_connections()  # again and again: one may not be connected yet
+            return all(each.done() for each in begun)
+
+        yield begin
+        until(are_over)
 
 
 def test_it_holds_a_slot_as_long_as_it_calls(
