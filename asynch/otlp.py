@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from time import monotonic, time_ns
 from typing import Any, cast
@@ -94,11 +94,11 @@ class OtlpTracer:
         *,
         under: str,
         ago_s: float = 0.0,
-        attributes: Mapping[str, str | int | float] | None = None,
+        attributes: Callable[[], Mapping[str, str | int | float]] = dict,
     ) -> OtlpSpan:
         """As `spans.Tracer.start`."""
         parent = _W3C.extract(tracing.headers(under), Context())
-        span = self._tracer.start_span(name, parent, _KINDS[kind], attributes, start_time=_at(ago_s))
+        span = self._tracer.start_span(name, parent, _KINDS[kind], attributes(), start_time=_at(ago_s))
         return OtlpSpan(span)
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -11,7 +11,9 @@ from asynch.errors import UserError
 Kind = Literal["server", "consumer", "client", "internal"]
 Value = str | int | float
 
-_NONE: Mapping[str, Value] = {}
+
+def _none() -> Mapping[str, Value]:
+    return {}
 
 
 class Span(Protocol):
@@ -41,9 +43,12 @@ class Tracer(Protocol):
         *,
         under: str,
         ago_s: float = 0.0,
-        attributes: Mapping[str, Value] = _NONE,
+        attributes: Callable[[], Mapping[str, Value]] = _none,
     ) -> Span:
-        """Begin a span, now or so long ago, under a packed context; a trace of its own where that is empty."""
+        """Begin a span, now or so long ago, under a packed context; a trace of its own where that is empty.
+
+        Its attributes are asked for only where somebody hears of them.
+        """
 
     def close(self) -> None:
         """Send what is left, for two seconds at most."""
@@ -75,7 +80,7 @@ class Off:
         *,
         under: str,
         ago_s: float = 0.0,  # noqa: ARG002
-        attributes: Mapping[str, Value] = _NONE,  # noqa: ARG002
+        attributes: Callable[[], Mapping[str, Value]] = _none,  # noqa: ARG002
     ) -> Span:
         return Untold(under)
 

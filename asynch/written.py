@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
 from asynch.domain.filetype import HEAD_BYTES
 from asynch.errors import TmpUnavailable
@@ -50,10 +49,17 @@ class WrittenFile:
         return self._sha256.hexdigest()
 
 
-@contextmanager
-def disk(doing: str) -> Iterator[None]:
-    """Turn what the disk of tmp_dir says into TmpUnavailable."""
-    try:
-        yield
-    except OSError as exc:
-        raise TmpUnavailable(f"cannot {doing} tmp_dir: {exc.strerror}") from exc
+class disk:  # noqa: N801 - used as `with disk("write to")`
+    """Turns what the disk of tmp_dir says into TmpUnavailable."""
+
+    __slots__ = ("_doing",)
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if isinstance(exc, OSError):
+            raise TmpUnavailable(f"cannot {self._doing} tmp_dir: {exc.strerror}") from exc

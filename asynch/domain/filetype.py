@@ -113,7 +113,7 @@ def sniff_file(path: Path) -> FileType:
 def _text(head: bytes, encoding: str, whole: bool) -> str | None:
     """`head` as text, or None where it is none; a character cut off at the end is forgiven unless `whole`."""
     try:
-        text = codecs.getincrementaldecoder(encoding)().decode(head, final=whole)
+        text = head.decode(encoding) if whole else codecs.getincrementaldecoder(encoding)().decode(head)
     except UnicodeDecodeError:
         return None
     return None if not text or _NOT_TEXT.search(text) else text

@@ -6,14 +6,12 @@ import threading
 from contextlib import closing
 from urllib.parse import urlsplit
 
-from urllib3.exceptions import HTTPError
-
 from asynch.errors import CutReason, ErrorCode, ExecutorError
 from asynch.executors import Call
+from asynch.executors.answer import BadAnswer
 from asynch.executors.egress import Policy
 from asynch.executors.session import Connections
 
-_CHUNK = 1 << 16
 _HEADERS = {"User-Agent": "asynch", "Accept": "application/json", "Accept-Encoding": "identity", "Connection": "close"}
 
 
@@ -28,7 +26,7 @@ def fetch(url: str, *, timeout_s: float, max_bytes: int) -> bytes:
     timer.start()
     try:
         return _fetch(url, call, timeout_s, max_bytes)
-    except (HTTPError, ValueError) as exc:
+    except (OSError, BadAnswer, ValueError) as exc:
         call.check()
         raise ExecutorError(ErrorCode.MODEL_CONNECTION, f"no answer: {type(exc).__name__}", transient=True) from exc
     finally:
@@ -44,7 +42,7 @@ def _fetch(url: str, call: Call, timeout_s: float, max_bytes: int) -> bytes:
     ):
         if answer.status != 200:
             raise ExecutorError(ErrorCode.MODEL_HTTP_ERROR, f"HTTP {answer.status}", transient=True)
-        while data := answer.read1(_CHUNK, decode_content=False):
+        while data := answer.read():
             body += data
             if len(body) > max_bytes:
                 raise ExecutorError(ErrorCode.RESULT_TOO_LARGE, f"more than {max_bytes} bytes", transient=False)

@@ -14,21 +14,17 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from errno import ENOSPC
 from functools import partial
-from http.client import HTTPException, RemoteDisconnected
 from time import monotonic
 from typing import BinaryIO
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
-from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError, ReadTimeoutError
-
 from asynch.domain import redact
 from asynch.errors import ErrorCode, ExecutorError
 from asynch.executors import Call, Order, Working, status
+from asynch.executors.answer import Answer, BadAnswer
 from asynch.executors.egress import Policy
 from asynch.executors.session import Connections
 
-_CHUNK = 1 << 17
 _ERROR_BODY = 1024
 _MOST_IGNORED = 1 << 16
 _MAX_RETRY_AFTER_S = 3600.0
@@ -74,8 +70,8 @@ class HttpExecutor:
         with self._answer(partial(_send, order=order, call=call), call) as answer:
             if not 200 <= answer.status < 300:
                 raise _refusal(answer, order)
-            if answer.status == _ACCEPTED and answer.headers.get("Location", "").strip():
-                return _working(answer, _next_url(order.url, answer.headers["Location"]))
+            if answer.status == _ACCEPTED and (location := answer.header("location")):
+                return _working(answer, _next_url(order.url, location))
             _receive(answer, order, out)
             return None
 
@@ -100,18 +96,18 @@ class HttpExecutor:
             if not 200 <= answer.status < 300:
                 raise _refusal(answer, order)
             left = _MOST_IGNORED  # read, so that the connection can be kept
-            while left > 0 and (data := _read(answer, left)):
+            while left > 0 and (data := _read(answer)):
                 left -= len(data)
             return answer.status
 
     def probe(self, order: Order, out: BinaryIO, call: Call, heard: Callable[[int, str], None]) -> None:
         """As `run` for an answer of any status; `heard` is told the status and the type it claims before its body."""
         with self._answer(partial(_send, order=order, call=call), call) as answer:
-            heard(answer.status, answer.headers.get("Content-Type", ""))
+            heard(answer.status, answer.header("content-type"))
             _receive(answer, order, out)
 
     @contextmanager
-    def _answer(self, send: Callable[[Connections], BaseHTTPResponse], call: Call) -> Iterator[BaseHTTPResponse]:
+    def _answer(self, send: Callable[[Connections], Answer], call: Call) -> Iterator[Answer]:
         call.check()
         connections = self._connections()
         try:
@@ -133,7 +129,7 @@ class HttpExecutor:
         return kept
 
 
-def _send(connections: Connections, order: Order, call: Call) -> BaseHTTPResponse:
+def _send(connections: Connections, order: Order, call: Call) -> Answer:
     text = order.payload
     if text is None:
         text = "{}" if order.input_ref is None else json.dumps({"inputRef": order.input_ref})
@@ -150,7 +146,7 @@ def _send(connections: Connections, order: Order, call: Call) -> BaseHTTPRespons
         return connections.send(order.method, order.url, query, headers=named, body=body, silence_s=silence_s)
 
 
-def _get(connections: Connections, order: Order, url: str) -> BaseHTTPResponse:
+def _get(connections: Connections, order: Order, url: str) -> Answer:
     named = dict(_headers(order).values()) if _origin(url) == _origin(order.url) else _ANYBODY
     with _requesting():
         return connections.send("GET", url, "", headers=named, body=None, silence_s=min(order.timeout_s, _PATIENCE_S))
@@ -160,12 +156,14 @@ def _get(connections: Connections, order: Order, url: str) -> BaseHTTPResponse:
 def _requesting() -> Iterator[None]:
     try:
         yield
-    except (OSError, HTTPException) as exc:
-        raise _no_answer(exc) from exc
+    except TimeoutError as exc:
+        raise ExecutorError(ErrorCode.MODEL_TIMEOUT, "the model did not answer in time", transient=True) from exc
+    except OSError as exc:
+        raise ExecutorError(ErrorCode.MODEL_CONNECTION, f"connection failed: {exc}", transient=True) from exc
+    except BadAnswer as exc:
+        raise ExecutorError(ErrorCode.BAD_RESPONSE, f"not an HTTP answer: {exc}", transient=True) from exc
     except ValueError as exc:
         raise ExecutorError(ErrorCode.INTERNAL, f"cannot be made a request: {exc}", transient=False) from exc
-    except HTTPError as exc:
-        raise _bad_answer(exc) from exc
 
 
 def _check_time(call: Call) -> None:
@@ -212,13 +210,13 @@ def _after_gap(text: str, at: int) -> int:
     return gap.end() if gap else at
 
 
-def _receive(answer: BaseHTTPResponse, order: Order, out: BinaryIO, head: bytes = b"") -> None:
+def _receive(answer: Answer, order: Order, out: BinaryIO, head: bytes = b"") -> None:
     """All of the body that is still to come, after the part of it that was read."""
     left = order.max_bytes
     if (answer.length_remaining or 0) > left - len(head):
         raise _too_large(order)
     data = head
-    while data or (data := _read(answer, min(_CHUNK, left + 1))):
+    while data or (data := _read(answer)):
         left -= len(data)
         if left < 0:
             raise _too_large(order)
@@ -227,10 +225,10 @@ def _receive(answer: BaseHTTPResponse, order: Order, out: BinaryIO, head: bytes 
         data = b""
 
 
-def _look(answer: BaseHTTPResponse, order: Order, hop: _Hop, out: BinaryIO) -> _Hop | Working | None:
+def _look(answer: Answer, order: Order, hop: _Hop, out: BinaryIO) -> _Hop | Working | None:
     """What one answer on the way to a result means: go on there, look again later, or None when it was the result."""
     if answer.status in _REDIRECTS:
-        url = _next_url(hop.url, answer.headers.get("Location", ""))
+        url = _next_url(hop.url, answer.header("location"))
         return _Hop(url, is_result=hop.is_result or answer.status in _SEE_OTHER)
     if answer.status == _ACCEPTED:
         return _working(answer)
@@ -251,18 +249,18 @@ def _look(answer: BaseHTTPResponse, order: Order, hop: _Hop, out: BinaryIO) -> _
     return None
 
 
-def _document(answer: BaseHTTPResponse) -> bytes:
+def _document(answer: Answer) -> bytes:
     """The beginning of a body: all of it when it may be a status document; a body that begins otherwise is a result."""
     head, end = b"", monotonic() + _PATIENCE_S
     while (answer.length_remaining or 0) + len(head) <= status.MAX_BYTES and monotonic() < end:
-        data = _read(answer, _CHUNK)
+        data = _read(answer)
         head += data
         if not data or head.lstrip()[:1] not in (b"", b"{"):
             break
     return head
 
 
-def _working(answer: BaseHTTPResponse, poll_url: str = "") -> Working:
+def _working(answer: Answer, poll_url: str = "") -> Working:
     """A 202: what its body tells is a gift, not a duty."""
     told = None
     with suppress(ExecutorError):
@@ -289,21 +287,23 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
 
 
-def _read(answer: BaseHTTPResponse, size: int) -> bytes:
+def _read(answer: Answer) -> bytes:
     """Some bytes as they came, b"" at the proper end of the body."""
     try:
-        return answer.read1(size, decode_content=False)
-    except HTTPError as exc:
-        raise _broken_body(exc) from exc
+        return answer.read()
+    except TimeoutError as exc:
+        raise ExecutorError(ErrorCode.MODEL_TIMEOUT, "the model stopped sending", transient=True) from exc
+    except (OSError, BadAnswer) as exc:
+        raise ExecutorError(ErrorCode.BAD_RESPONSE, f"the body broke off: {exc}", transient=True) from exc
 
 
-def _refusal(answer: BaseHTTPResponse, order: Order) -> ExecutorError:
+def _refusal(answer: Answer, order: Order) -> ExecutorError:
     """What a status other than 2xx says; a service that repeats the bound headers does not tell them to its users."""
     status, secrets = answer.status, order.headers.values()
     most = _ERROR_BODY + max(map(len, secrets), default=0)  # so that none is cut in two
     head = b""
     with suppress(ExecutorError):  # what is left of a broken error page changes nothing
-        while len(head) < most and (data := _read(answer, most - len(head))):
+        while len(head) < most and (data := _read(answer)):
             head += data
     whole = redact.without(head.decode(errors="replace"), secrets)
     text = whole.encode()[:_ERROR_BODY].decode(errors="ignore").replace("\0", "\ufffd")
@@ -316,18 +316,18 @@ def _refusal(answer: BaseHTTPResponse, order: Order) -> ExecutorError:
     )
 
 
-def _retry_after_s(answer: BaseHTTPResponse) -> float | None:
+def _retry_after_s(answer: Answer) -> float | None:
     """Seconds or an HTTP date (RFC 9110, 10.2.3), at most an hour; None when absent or unreadable.
 
     A date counts from the answer's own Date, so that the two hosts' clocks need not agree.
     """
-    wish = answer.headers.get("Retry-After", "").strip()
+    wish = answer.header("retry-after")
     if wish.isascii() and wish.isdigit():
         return min(float(wish), _MAX_RETRY_AFTER_S)
     until = _http_date(wish)
     if until is None:
         return None
-    now = _http_date(answer.headers.get("Date", "")) or datetime.now(UTC)
+    now = _http_date(answer.header("date")) or datetime.now(UTC)
     return min(max((until - now).total_seconds(), 0.0), _MAX_RETRY_AFTER_S)
 
 
@@ -342,29 +342,3 @@ def _http_date(text: str) -> datetime | None:
 def _too_large(order: Order) -> ExecutorError:
     detail = f"the result is larger than {order.max_bytes} bytes"
     return ExecutorError(ErrorCode.RESULT_TOO_LARGE, detail, transient=False)
-
-
-def _no_answer(exc: OSError | HTTPException) -> ExecutorError:
-    if isinstance(exc, TimeoutError):
-        return ExecutorError(ErrorCode.MODEL_TIMEOUT, "the model did not answer in time", transient=True)
-    if isinstance(exc, HTTPException) and not isinstance(exc, RemoteDisconnected):
-        return _bad_answer(exc)
-    return ExecutorError(ErrorCode.MODEL_CONNECTION, f"connection failed: {exc}", transient=True)
-
-
-def _bad_answer(exc: Exception) -> ExecutorError:
-    return ExecutorError(ErrorCode.BAD_RESPONSE, f"not an HTTP answer: {exc!r}", transient=True)
-
-
-def _broken_body(exc: HTTPError) -> ExecutorError:
-    if isinstance(exc, ReadTimeoutError):
-        return ExecutorError(ErrorCode.MODEL_TIMEOUT, "the model stopped sending", transient=True)
-    return ExecutorError(ErrorCode.BAD_RESPONSE, f"the body broke off: {_first_cause(exc)}", transient=True)
-
-
-def _first_cause(exc: BaseException) -> BaseException:
-    """What urllib3 wrapped, with a text that repeats the whole URL."""
-    for inner in (getattr(exc, "reason", None), *exc.args):
-        if isinstance(inner, BaseException):
-            return _first_cause(inner)
-    return exc

@@ -7,22 +7,23 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from errno import EINPROGRESS
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
+from math import ceil
 from time import monotonic
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import certifi
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import parse_url
 from urllib3.util.wait import wait_for_write
 
 from asynch.errors import ErrorCode, ExecutorError
 from asynch.executors import Call
+from asynch.executors.answer import Answer, request
 from asynch.executors.egress import AddrInfo, Policy, addresses, literal
 
 CONNECT_TIMEOUT_S = 10.0
@@ -37,8 +38,7 @@ _Origin: TypeAlias = tuple[str, str, int | None]
 class Line:
     """A descriptor of its own for a connection, open as long as anyone holds it.
 
-    TLS detaches the first one, urllib3 lets go of it when the body is the last thing on it, and the number of a closed
-    one may already belong to another file.
+    TLS detaches the first one, and the number of a closed one may already belong to another file.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -118,7 +118,7 @@ class Dialer:
 
     def _connect(self, info: AddrInfo, timeout_s: float, options: Sequence[Any]) -> socket.socket:
         family, kind, proto, _, address = info
-        sock = _Socket(family, kind, proto)
+        sock = socket.socket(family, kind, proto)
         try:
             for option in options:
                 sock.setsockopt(*option)
@@ -148,24 +148,8 @@ def _unreachable(host: str, why: str) -> ExecutorError:
     return ExecutorError(ErrorCode.MODEL_CONNECTION, f"no connection to {host}: {why}", transient=True)
 
 
-class _Socket(socket.socket):
-    """A socket whose time-out is the kernel's."""
-
-    def recv_into(self, *args: Any) -> int:
-        """As ever, but the kernel's time-out is told as Python's would be: a silence must not look like an end."""
-        try:
-            return super().recv_into(*args)
-        except BlockingIOError as exc:
-            raise TimeoutError("timed out") from exc
-
-    def settimeout(self, value: float | None) -> None:
-        """urllib3 sets it twice a request, to what it is; each time costs a system call."""
-        if value != self.gettimeout():
-            super().settimeout(value)
-
-
 class _GuardedHttp(HTTPConnection):
-    """urllib3's connection with our way to the socket; Host, SNI and certificate checks stay urllib3's.
+    """urllib3's connection with our way to the socket; SNI and certificate checks stay urllib3's.
 
     Once it is made it blocks without a time-out of Python's, which would ask the socket before every step whether it is
     ready: in a process with many threads each system call is a turn of the interpreter lost. The kernel's time-out ends
@@ -177,7 +161,7 @@ class _GuardedHttp(HTTPConnection):
         self.origin = origin
         self._dialer = dialer
         self._line: Line | None = None
-        self._unsent: list[bytes] | None = None
+        self._silence_s = 0  # what the kernel was told
 
     def _new_conn(self) -> socket.socket:
         sock = self._dialer.dial(self._dns_host, self.port, CONNECT_TIMEOUT_S, self.socket_options or ())
@@ -185,32 +169,34 @@ class _GuardedHttp(HTTPConnection):
         return sock
 
     def begin(self, silence_s: float) -> None:
-        """Be connected, for the call on the dialer's wire."""
+        """Be connected, for the call on the dialer's wire; the silence is rounded up to seconds."""
         if self.is_connected and self._line is not None:  # kept alive from an earlier call
             self._dialer.wire.attach(self._line)
         else:
             self.close()
             self.connect()
             self.sock.settimeout(None)
-        limit = struct.pack("ll", int(silence_s), int(silence_s % 1 * 1_000_000))
-        for side in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            self.sock.setsockopt(socket.SOL_SOCKET, side, limit)
+            self._silence_s = 0
+        if (seconds := max(1, ceil(silence_s))) != self._silence_s:
+            self._silence_s = seconds
+            for side in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                self.sock.setsockopt(socket.SOL_SOCKET, side, struct.pack("ll", seconds, 0))
 
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        """As urllib3's, but head and body leave together."""
-        self._unsent = []
+    def exchange(self, request: bytes, ended: Callable[[bool], None]) -> Answer:
+        """Send it and read the answer's head."""
+        heard = True
         try:
-            super().request(*args, **kwargs)
-            unsent, self._unsent = self._unsent, None
-            self.send(b"".join(unsent))
-        finally:
-            self._unsent = None
-
-    def send(self, data: Any) -> None:
-        if self._unsent is None:
-            super().send(data)
-        else:
-            self._unsent.append(data)
+            self.sock.sendall(request)
+        except (BrokenPipeError, ConnectionResetError):  # it may have answered before it heard all
+            heard = False
+        except (BlockingIOError, ssl.SSLWantWriteError) as exc:
+            raise TimeoutError("timed out") from exc
+        answer = Answer(self.sock, lambda keep: ended(keep and heard))
+        try:
+            return answer.begin()
+        except BaseException:
+            answer.close()
+            raise
 
     def close(self) -> None:
         self._line = None
@@ -264,30 +250,26 @@ class Connections:
 
     def send(
         self, method: str, url: str, query: str, *, headers: Mapping[str, str], body: bytes | None, silence_s: float
-    ) -> BaseHTTPResponse:
+    ) -> Answer:
         """The answer, its body not read yet; who closes it before its end ends the connection too.
 
-        `query` is added to the URL's own. Raises OSError, HTTPException, urllib3's HTTPError, and ValueError where this
-        cannot be made a request.
+        `query` is added to the URL's own. Raises ExecutorError where nobody may or can be reached, OSError, BadAnswer,
+        and ValueError where this cannot be made a request.
         """
         parts = _parsed(url)
         target = parts.request_uri
         if query:
             target += f"{'&' if '?' in target else '?'}{query}"
-        connection = self._connection((parts.scheme or "", parts.host or "", parts.port))
+        scheme, host, port = parts.scheme or "", parts.host or "", parts.port
+        at = host if port in (None, _PORTS.get(scheme)) else f"{host}:{port}"
+        text = request(method, target, {"Host": at, **headers}, body)
+        connection = self._connection((scheme, host, port))
         try:
             connection.begin(silence_s)
-            with suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it heard all
-                connection.request(
-                    method, target, body=body, headers=headers, preload_content=False, decode_content=False
-                )
-            answer = connection.getresponse()
+            return connection.exchange(text, partial(self._end, connection))
         except BaseException:
             connection.close()
             raise
-        # urllib3's own way to say which connection to end with the answer, and who keeps it after the last byte
-        answer._connection, answer._pool = connection, cast(HTTPConnectionPool, self)
-        return answer
 
     def _connection(self, origin: _Origin) -> _GuardedHttp:
         if kept := self._kept.pop(origin, None):
@@ -303,7 +285,10 @@ class Connections:
             )
         raise ValueError("neither http nor https")
 
-    def _put_conn(self, connection: _GuardedHttp) -> None:
+    def _end(self, connection: _GuardedHttp, keep: bool) -> None:
+        if not keep:
+            connection.close()
+            return
         self._kept[connection.origin] = connection
         if len(self._kept) > _MOST_KEPT:
             self._kept.pop(next(iter(self._kept))).close()

@@ -27,7 +27,7 @@ def begin() -> None:
     if request.url_rule is not None:
         told["http.route"] = request.url_rule.rule
     name = " ".join(("HTTP" if method == "_OTHER" else method, told.get("http.route", ""))).strip()
-    g.span = parts().tracer.start(name, "server", under=above, attributes=told)
+    g.span = parts().tracer.start(name, "server", under=above, attributes=lambda: told)
 
 
 def context() -> str:

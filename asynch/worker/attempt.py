@@ -231,7 +231,8 @@ def fail(parts: Parts, claim: Claim, error: ExecutorError) -> None:
 
 def _with_its_mark(parts: Parts, outcome: Outcome) -> Outcome:
     """The outcome with what it leaves elsewhere than in its row."""
-    return replace(outcome, along=parts.mark(outcome))
+    along = parts.mark(outcome)
+    return outcome if along is None else replace(outcome, along=along)
 
 
 def put_back(parts: Parts, claim: Claim, why: str) -> None:
@@ -295,8 +296,7 @@ def run_upload(parts: Parts, run: Run, then: Callable[[], None]) -> None:
         except (StorageError, FileNotFoundError) as exc:
             _end_failed_upload(parts, claim, exc)
         else:
-            stored = replace(claim, saved=replace(claim.saved, key=address))
-            answer = parts.completer.submit(_with_its_mark(parts, outcomes.delivered(parts.terms, stored)))
+            answer = parts.completer.submit(_with_its_mark(parts, outcomes.delivered(parts.terms, claim, address)))
             answer.add_done_callback(partial(_after_delivery, parts, claim, address, then))
             return
     except (StaleClaim, SessionLost) as exc:

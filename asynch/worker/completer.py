@@ -148,13 +148,13 @@ def _count(outcome: Outcome, at: datetime | None) -> None:
     """Note what became of a claim; `at` is None when it was stale."""
     claim, code = outcome.claim, outcome.failure.code if outcome.failure else ""
     event = outcome.event.value if at is not None else "stale"
-    metrics.ATTEMPTS.labels(_kind(claim), event, code).inc()
+    metrics.attempts_by(_kind(claim), event, code).inc()
     if at is None or not claim.calls_model:
         return
     if outcome.event is Event.DELIVER:
         metrics.STORED.observe((at - claim.claimed_at).total_seconds())
     elif claim.phase is Phase.CALL and outcome.event in (Event.SAVE, Event.FAIL, Event.GIVE_UP):
-        metrics.CALLED.labels(event).observe((at - claim.started_at).total_seconds())
+        metrics.called_by(event).observe((at - claim.started_at).total_seconds())
 
 
 def _kind(claim: Claim) -> str:

@@ -66,11 +66,11 @@ def deferred(terms: Terms, claim: Claim, poll_url: str) -> Outcome:
     return Outcome(claim, Event.DEFER, Phase.CALL, Saved(), claim.rank, record=record, poll_url=poll_url)
 
 
-def delivered(terms: Terms, claim: Claim) -> Outcome:
-    """The result is in storage."""
+def delivered(terms: Terms, claim: Claim, address: str = "") -> Outcome:
+    """The result is in storage, at this address or under its key."""
     keep = terms.failed_retention_s if claim.is_systems else terms.unfetched_retention_s or None
     stored = Saved(
-        key=claim.saved.key,
+        key=address or claim.saved.key,
         file_type=claim.saved.file_type,
         content_type=claim.saved.content_type,
         size_bytes=claim.saved.size_bytes,

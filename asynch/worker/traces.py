@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from urllib.parse import urlsplit
 
@@ -30,7 +31,7 @@ def begin(tracer: Tracer, run: Run) -> None:
     if run.span is not None:
         return
     claim, held_s = run.claim, monotonic() - run.since
-    about = _about(claim)
+    about = partial(_about, claim)
     if claim.phase is Phase.CALL and not claim.poll_url:
         waited_s = held_s + max(0.0, claim.waited_s)
         tracer.start("wait", "internal", under=claim.trace_context, ago_s=waited_s, attributes=about).end(held_s)
@@ -62,7 +63,7 @@ def calling(tracer: Tracer, run: Run, order: Order) -> Iterator[Order]:
     claim = run.claim
     url, method = (claim.poll_url, "GET") if claim.poll_url else (order.url, order.method)
     above = run.span.context if run.span is not None else claim.trace_context
-    span = tracer.start(method, "client", under=above, attributes={"http.request.method": method, **_server(url)})
+    span = tracer.start(method, "client", under=above, attributes=partial(_request, method, url))
     run.call.http_status = None
     try:
         trace = tracing.headers(span.context)
@@ -99,7 +100,11 @@ def _lane(claim: Claim) -> str:
     return claim.model_name if claim.calls_model else claim.target.scheme.partition("+")[0]
 
 
-def _server(url: str) -> dict[str, Value]:
+def _request(method: str, url: str) -> dict[str, Value]:
     """Who is called, and nothing of what is asked: a path may be as secret as a query."""
     parts = urlsplit(url)
-    return {"server.address": parts.hostname or "", "server.port": parts.port or _PORTS.get(parts.scheme, 0)}
+    return {
+        "http.request.method": method,
+        "server.address": parts.hostname or "",
+        "server.port": parts.port or _PORTS.get(parts.scheme, 0),
+    }

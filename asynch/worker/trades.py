@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from asynch.domain import bindings
 from asynch.executors import Executor, Order
@@ -41,33 +42,37 @@ def trades(
         "https": model,
         "webhook+http": webhook,
         "webhook+https": webhook,
-        SCHEME: Trade(_plain_order, local),
+        SCHEME: Trade(_order, local),
         "broker": Trade(partial(_message_order, letters), broker),
     }
 
 
-def _plain_order(claim: Claim) -> Order:
-    """What the task and its lane say. Of work on files the input is a place, and the payload options."""
-    return Order(
-        task_id=claim.task_id,
-        attempt=claim.attempt,
-        url=claim.target.base_url,
-        method="POST",
-        payload=claim.payload,
-        input_ref=claim.input_ref,
-        headers={},
-        timeout_s=claim.target.timeout_s,
-        max_bytes=claim.target.max_bytes,
-        owner_id=claim.owner_id,
-    )
+def _order(claim: Claim, **own: Any) -> Order:
+    """What the task and its lane say, but for what is the trade's `own`.
+
+    Of work on files the input is a place, and the payload options.
+    """
+    told: dict[str, Any] = {
+        "task_id": claim.task_id,
+        "attempt": claim.attempt,
+        "url": claim.target.base_url,
+        "method": "POST",
+        "payload": claim.payload,
+        "input_ref": claim.input_ref,
+        "headers": {},
+        "timeout_s": claim.target.timeout_s,
+        "max_bytes": claim.target.max_bytes,
+        "owner_id": claim.owner_id,
+    }
+    return Order(**(told | own))
 
 
 def _model_order(box: SecretBox, progress_url: Callable[[Claim], str], letters: Letters, claim: Claim) -> Order:
     target, payload = claim.target, claim.payload
     if claim.is_systems and payload is not None:
         payload = letters.asked(payload)
-    return replace(
-        _plain_order(claim),
+    return _order(
+        claim,
         attempt=claim.call_attempt or claim.attempt,
         url=bindings.join(target.base_url, target.route),
         method=target.method,
@@ -80,8 +85,8 @@ def _model_order(box: SecretBox, progress_url: Callable[[Claim], str], letters: 
 def _delivery_order(letters: Letters, claim: Claim) -> Order:
     """A delivery is a task whose input is the receiver's URL."""
     letter = letters.written(claim.tenant_id, claim.id, claim.payload or "{}")
-    return replace(
-        _plain_order(claim),
+    return _order(
+        claim,
         task_id=letter.about,
         url=claim.input_ref or "",
         payload=letter.text,
@@ -94,4 +99,4 @@ def _delivery_order(letters: Letters, claim: Claim) -> Order:
 def _message_order(letters: Letters, claim: Claim) -> Order:
     """What is published is a task whose input is the topic."""
     letter = letters.unsigned(claim.tenant_id, claim.id, claim.payload or "{}")
-    return replace(_plain_order(claim), payload=letter.text, idempotency_key=letter.id)
+    return _order(claim, payload=letter.text, idempotency_key=letter.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from asynch.errors import ErrorCode
 from asynch.executors.http import HttpExecutor
-from tests.calls import failure, order, peer, run, saying
+from tests.calls import failure, order, peer, read_request, run, saying
 from tests.model_bodies import pieces
 from tests.model_server import ModelServer
 from tests.waiting import until
@@ -120,6 +121,46 @@ def test_a_coded_body_is_kept_as_it_came(executor: HttpExecutor, model: ModelSer
     assert run(executor, order(model.url, payload)) == payload.encode()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nContent-Length: 9\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody",
+        b"HTTP/1.1 200 OK\nContent-Length: 4\n\nbody",
+        b"HTTP/1.1 200\r\nContent-Length: 4\r\n\r\nbody",
+        b"HTTP/1.0 200 OK\r\n\r\nbody",
+        b"HTTP/1.1 200 OK\r\nUpgrade: h2,h2c\r\nConnection: Upgrade\r\nContent-Length: 4\r\n\r\nbody",
+        b"HTTP/1.1 200 OK\r\nX-Name: J\xf6rg\r\nContent-Length: 4\r\n\r\nbody",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;ext=1\r\nbo\r\n2  \r\ndy\r\n0\r\nX-Sum: 9\r\n\r\n",
+    ],
+    ids=("hints", "continue", "bare-lf", "no-reason", "1.0", "offers-upgrade", "latin-1", "chunked"),
+)
+@pytest.mark.parametrize("piece", [1, 1000])
+def test_what_plain_servers_send_is_understood_however_it_is_cut(
+    executor: HttpExecutor, answer: bytes, piece: int
+) -> None:
+    def serve(client: socket.socket) -> None:
+        read_request(client)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(answer), piece):
+            client.sendall(answer[at : at + piece])
+        client.shutdown(socket.SHUT_RDWR)
+
+    with peer(serve) as host:
+        assert run(executor, order(f"http://{host}/")) == b"body"
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-A": "1\r\nX-B: 2"}, {"X-A\r\nX-B": "2"}, {"X A": "1"}, {"": "1"}, {"X-A": "\u20ac"}]
+)
+def test_a_header_that_would_bend_the_request_is_never_sent(
+    executor: HttpExecutor, model: ModelServer, headers: dict[str, str]
+) -> None:
+    error = failure(executor, order(model.url, {}, headers=headers))
+    assert (error.code, error.transient) == (ErrorCode.INTERNAL, False)
+    assert not model.ledger.calls
+
+
 def test_a_body_that_ends_with_its_connection_is_a_result(executor: HttpExecutor) -> None:
     with peer(saying(b"HTTP/1.1 200 OK\r\n\r\nall of it")) as host:
         assert run(executor, order(f"http://{host}/")) == b"all of it"
@@ -133,7 +174,7 @@ def test_a_result_of_exactly_the_limit_passes(executor: HttpExecutor, model: Mod
 
 @pytest.mark.parametrize("size", [1_000_001, 50_000_000])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_result_over_the_limit_is_not_read_on(
+def test_a_result_over_the_limit_is_refused(
     executor: HttpExecutor, model: ModelServer, chunked: bool, size: int
 ) -> None:
     out = io.BytesIO()
@@ -141,6 +182,11 @@ def test_a_result_over_the_limit_is_not_read_on(
     error = failure(executor, wanted, out)
     assert (error.code, error.transient) == (ErrorCode.RESULT_TOO_LARGE, False)
     assert out.tell() <= 1_000_000
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_result_far_over_the_limit_is_not_read_on(executor: HttpExecutor, model: ModelServer, chunked: bool) -> None:
+    failure(executor, order(model.url, {"size": 50_000_000, "chunked": chunked}, max_bytes=1_000_000))
     until(lambda: model.connections == 0)
 
 

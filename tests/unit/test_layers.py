@@ -54,6 +54,7 @@ DRIVERS = {
     "psycopg_pool": {"db"},
     "minio": {"storage.minio"},
     "requests": {"storage.http", "client"},
+    "httptools": {"executors.answer"},
     "urllib3": {"executors", "storage", "client", "otlp"},
     "apscheduler": {"cleaner.schedule"},
     "cryptography": {"secretbox", "service.tokens"},
