@@ -65,7 +65,8 @@ WHERE tenant_id = %(tenant_id)s AND task_id = ANY(%(task_ids)s::text[]) AND op_t
 ORDER BY task_id, id DESC
 
 -- list_tasks --
--- A page of ids, newest first, without those that are gone for their readers.
+-- A page of ids, newest first, without those that are gone for their readers. The bounds of the id only cut the search
+-- short: it is drawn within the transaction whose beginning is created_at, and none lasts an hour.
 SELECT id FROM asynch_task
 WHERE tenant_id = %(tenant_id)s AND (expire_at IS NULL OR expire_at > now())
   AND (%(id)s::bigint IS NULL OR id = %(id)s)
@@ -73,12 +74,14 @@ WHERE tenant_id = %(tenant_id)s AND (expire_at IS NULL OR expire_at > now())
   AND (%(biz_name)s::text IS NULL OR strpos(biz_name, %(biz_name)s) > 0)
   AND (%(state)s::smallint IS NULL OR state = %(state)s)
   AND (%(final)s::boolean IS NULL OR final = %(final)s)
-  AND (%(created_from)s::timestamptz IS NULL OR created_at >= %(created_from)s)
-  AND (%(created_to)s::timestamptz IS NULL OR created_at < %(created_to)s)
+  AND (%(created_from)s::timestamptz IS NULL
+       OR created_at >= %(created_from)s AND id >= asynch_id_at(%(created_from)s - interval '1 hour'))
+  AND (%(created_to)s::timestamptz IS NULL
+       OR created_at < %(created_to)s AND id < asynch_id_at(%(created_to)s + interval '1 hour'))
 ORDER BY id DESC LIMIT %(limit)s OFFSET %(offset)s
 
 -- count_tasks --
--- A count that stops at a cap: a list needs no exact total of millions.
+-- A count that stops at a cap: a list needs no exact total of millions. In the order of the ids, which bound it.
 SELECT count(*) AS total FROM (
     SELECT 1 FROM asynch_task
     WHERE tenant_id = %(tenant_id)s AND (expire_at IS NULL OR expire_at > now())
@@ -87,9 +90,11 @@ SELECT count(*) AS total FROM (
       AND (%(biz_name)s::text IS NULL OR strpos(biz_name, %(biz_name)s) > 0)
       AND (%(state)s::smallint IS NULL OR state = %(state)s)
       AND (%(final)s::boolean IS NULL OR final = %(final)s)
-      AND (%(created_from)s::timestamptz IS NULL OR created_at >= %(created_from)s)
-      AND (%(created_to)s::timestamptz IS NULL OR created_at < %(created_to)s)
-    LIMIT %(cap)s) t
+      AND (%(created_from)s::timestamptz IS NULL
+           OR created_at >= %(created_from)s AND id >= asynch_id_at(%(created_from)s - interval '1 hour'))
+      AND (%(created_to)s::timestamptz IS NULL
+           OR created_at < %(created_to)s AND id < asynch_id_at(%(created_to)s + interval '1 hour'))
+    ORDER BY id DESC LIMIT %(cap)s) t
 
 -- list_task_ids --
 SELECT id FROM asynch_task
@@ -99,8 +104,10 @@ WHERE tenant_id = %(tenant_id)s
   AND (%(biz_name)s::text IS NULL OR strpos(biz_name, %(biz_name)s) > 0)
   AND (%(state)s::smallint IS NULL OR state = %(state)s)
   AND (%(final)s::boolean IS NULL OR final = %(final)s)
-  AND (%(created_from)s::timestamptz IS NULL OR created_at >= %(created_from)s)
-  AND (%(created_to)s::timestamptz IS NULL OR created_at < %(created_to)s)
+  AND (%(created_from)s::timestamptz IS NULL
+       OR created_at >= %(created_from)s AND id >= asynch_id_at(%(created_from)s - interval '1 hour'))
+  AND (%(created_to)s::timestamptz IS NULL
+       OR created_at < %(created_to)s AND id < asynch_id_at(%(created_to)s + interval '1 hour'))
   AND state = ANY(%(among)s::smallint[]) AND id > %(after)s AND id < %(before)s
 ORDER BY id LIMIT %(most)s
 

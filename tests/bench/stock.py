@@ -15,9 +15,10 @@ _LANES = """
     FROM generate_series(0, %(count)s - 1) AS n ORDER BY n RETURNING lane_id"""
 
 _TASKS = """
-    INSERT INTO asynch_task (id, tenant_id, lane_id, model_name, creator, updater, request_payload, wake_at,
-        state, final, finished_at, expire_at, oss_file, file_type, content_type, file_size, sha256, attempt)
-    SELECT asynch_new_id(), m.tenant_id, m.lane_id, m.model_name, 'bench', 'bench', '{"n": 1}',
+    INSERT INTO asynch_task (id, created_at, tenant_id, lane_id, model_name, creator, updater, biz_name, request_payload,
+        wake_at, state, final, finished_at, expire_at, oss_file, file_type, content_type, file_size, sha256, attempt)
+    SELECT asynch_new_id() - ((%(age_s)s * 1000)::bigint << 22), now() - make_interval(secs => %(age_s)s), m.tenant_id,
+           m.lane_id, m.model_name, 'bench', 'bench', %(biz_name)s, '{"n": 1}',
            now() + make_interval(secs => %(wake_in_s)s), %(state)s, %(state)s <> 0,
            CASE WHEN %(state)s <> 0 THEN now() END,
            CASE WHEN %(state)s = 4 THEN now() + make_interval(secs => %(wake_in_s)s) END,
@@ -49,12 +50,23 @@ def add_lanes(
 
 
 def add_tasks(
-    site: Site, lanes: Sequence[int], count: int, *, state: int = 0, wake_in_s: float = 86400.0, first: int = 0
+    site: Site,
+    lanes: Sequence[int],
+    count: int,
+    *,
+    state: int = 0,
+    wake_in_s: float = 86400.0,
+    first: int = 0,
+    age_s: float = 0.0,
+    biz_name: str = "",
 ) -> None:
-    """So many tasks, in turn over the lanes from the `first` on: pending ones, or results with no file behind."""
+    """So many tasks, in turn over the lanes from the `first` on: pending ones, or results with no file behind.
+
+    They are this old, and counted nowhere.
+    """
     params = {"lanes": list(lanes), "count": count, "state": state, "wake_in_s": wake_in_s, "from": first}
     with db.transaction(site.pool) as conn:
-        conn.execute(_TASKS, params)
+        conn.execute(_TASKS, {**params, "age_s": age_s, "biz_name": biz_name})
 
 
 def settle_down(site: Site) -> None:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from psycopg import sql
 
 from asynch import db
 from asynch.service import listing
@@ -164,15 +165,81 @@ def test_text_filters_mean_contains_and_nothing_else(api: Api, text: str) -> Non
 
 def test_times_of_creation_are_from_and_before(api: Api, pool: db.Pool) -> None:
     api.model()
-    made = api.fill(3)
-    for n, task_id in enumerate(made):
-        bend(pool, [int(task_id)], created_at=f"2020-01-0{n + 1}T00:00:00Z")
+    for n, task_id in enumerate(api.fill(3)):
+        age(pool, task_id, f"2024-01-0{n + 1}T00:00:00Z")
+    made = ids(api)[::-1]
 
-    assert ids(api, createdFrom="2020-01-02T00:00:00Z") == made[:0:-1]
-    assert ids(api, createdTo="2020-01-02T00:00:00Z") == made[:1]
-    assert ids(api, createdFrom="2020-01-02T01:00:00+01:00", createdTo="2020-01-02T00:00:00.001Z") == [made[1]]
-    assert ids(api, createdFrom="2020-01-03T00:00:00Z", createdTo="2020-01-01T00:00:00Z") == []
+    assert ids(api, createdFrom="2024-01-02T00:00:00Z") == made[:0:-1]
+    assert ids(api, createdTo="2024-01-02T00:00:00Z") == made[:1]
+    assert ids(api, createdFrom="2024-01-02T01:00:00+01:00", createdTo="2024-01-02T00:00:00.001Z") == [made[1]]
+    assert ids(api, createdFrom="2024-01-03T00:00:00Z", createdTo="2024-01-01T00:00:00Z") == []
     assert len(ids(api, createdFrom="0001-01-01T00:00:00+14:00")) == 3
+    assert len(ids(api, createdTo="8999-12-31T00:00:00Z")) == 3
+
+
+def age(pool: db.Pool, task_id: str, at: str, *, late_s: float = 0.0) -> None:
+    """Make a task as old as if it had been created at that time, its id drawn so long after."""
+    drawn = f"asynch_id_at(timestamptz '{at}' + make_interval(secs => {late_s})) + id % 4194304"
+    bend(pool, [int(task_id)], created_at=at, id=sql.SQL(drawn))  # type: ignore[arg-type]  # a time and a number
+
+
+def test_a_task_whose_creation_took_its_time_is_found_by_its_time(api: Api, pool: db.Pool) -> None:
+    """created_at is when the transaction began, the id tells when it was drawn."""
+    api.model()
+    age(pool, api.create(), "2024-01-01T12:00:00Z", late_s=3500.0)
+
+    assert len(ids(api, createdTo="2024-01-01T12:00:01Z")) == 1
+    assert len(ids(api, createdFrom="2024-01-01T12:00:00Z", createdTo="2024-01-01T12:00:01Z")) == 1
+    assert ids(api, createdFrom="2024-01-01T12:00:01Z") == []
+
+
+def test_tasks_keep_the_names_that_their_model_had(api: Api) -> None:
+    model = api.model("early")
+    first = api.create(modelName="early")
+    rename(api, model, "middle")
+    second = api.create(modelName="middle")
+    rename(api, model, "late")
+    api.model("early")
+    third = api.create(modelName="early")
+
+    assert ids(api, modelName="early") == [third, first]
+    assert ids(api, modelName="middle") == [second]
+    assert ids(api, modelName="late") == []
+
+
+def test_a_name_that_a_model_got_back_finds_its_tasks(api: Api) -> None:
+    model = api.model("one")
+    first = api.create(modelName="one")
+    rename(api, model, "two")
+    rename(api, model, "one")
+    second = api.create(modelName="one")
+
+    assert ids(api, modelName="one") == [second, first]
+    assert ids(api, modelName="two") == []
+
+
+def rename(api: Api, model_id: str, to: str) -> None:
+    assert api.call("PUT", "/model/updateModel", {"id": model_id, "modelName": to}).status_code == 200
+
+
+def test_tasks_of_a_deleted_model_are_found_by_its_name(api: Api) -> None:
+    model = api.model("gone")
+    task_id = api.create(modelName="gone")
+    assert api.call("DELETE", f"/model/deleteModel?id={model}&force=true").status_code == 200
+
+    assert ids(api, modelName="gone") == [task_id]
+
+
+def test_tasks_of_many_models_are_one_list(api: Api) -> None:
+    for name in ("a1", "a2", "b"):
+        api.model(name)
+    made = [api.create(modelName=name) for _ in range(4) for name in ("a1", "b", "a2")]
+    expected = [task_id for n, task_id in enumerate(made) if n % 3 != 1][::-1]
+
+    assert ids(api, modelName="a") == expected
+    assert ids(api, modelName="a", page={"pageNum": 2, "pageSize": 3}) == expected[3:6]
+    assert api.listed(modelName="a", page={"pageNum": 3, "pageSize": 4})["total"] == 8
+    assert api.listed(modelName="a", page={"pageSize": 3})["total"] == 8
 
 
 @pytest.mark.parametrize(
