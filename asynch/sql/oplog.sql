@@ -1,6 +1,6 @@
 -- The op log. Ids are in the order of time, so pages come off the key.
 
--- insert_op_logs --
+-- insert_op_logs, plan kept --
 INSERT INTO asynch_op_log (tenant_id, creator, updater, ip, user_agent, api_path, http_method, biz_name, model_name, task_id,
     op_type, success, error_msg, cost_ms, request_payload)
 SELECT %(tenant_id)s, %(creator)s, %(creator)s, %(ip)s, %(user_agent)s, %(api_path)s, %(http_method)s,

@@ -87,7 +87,7 @@ class Explainer:
         self._conn = conn
         self.plans: list[dict[str, Any]] = []
 
-    def execute(self, query: Any, params: Any = None) -> Explainer:
+    def execute(self, query: Any, params: Any = None, *, prepare: bool = False) -> Explainer:
         if not query.lstrip().startswith("SET"):
             (row,) = self._conn.execute(f"EXPLAIN (FORMAT JSON) {query}".encode(), params).fetchall()
             self.plans.append(row["QUERY PLAN"][0]["Plan"])
@@ -462,7 +462,7 @@ def test_a_write_to_named_tasks_meets_them_by_their_key_alone(full_table: str, n
 def blocks(conn: db.Connection, use: Use) -> int:
     """How many blocks the statements of a store function touch when they are really run; nothing of it stays."""
     explainer = Explainer(conn)
-    explainer.execute = lambda query, params=None: measured(explainer, conn, query, params)  # type: ignore[method-assign]
+    explainer.execute = lambda query, params=None, **_: measured(explainer, conn, query, params)  # type: ignore[method-assign]
     with suppress(psycopg.Rollback, LookupError), conn.transaction(force_rollback=True):
         use(cast(db.Connection, explainer))
     return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in explainer.plans)
