@@ -16,6 +16,7 @@ import pytest
 
 from asynch import db
 from asynch.db import Row
+from asynch.domain.principal import Caller, Principal, Role
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import Phase, State
 from asynch.store import actions, files, oplog, queue, rules, sealed, slots, stats, survey, webhooks, workers
@@ -444,9 +445,11 @@ def test_the_statistics_of_a_week_read_no_other_days(filled: str, kind: str) -> 
 
 def test_creating_tasks_reads_no_task(full_table: str) -> None:
     tasks = [(n, 1, NewTask("m")) for n in range(10**6, 10**6 + 1000)]
+    caller = Caller(Principal(1, "c", Role.USER))
     with db.open_pool(full_table, size=1, name="tests") as pool, db.connection(pool) as conn:
         assert ways(
-            conn, lambda c: store.insert_tasks(c, tasks, tenant_id=1, creator="c", queue_timeout_s=1.0, timezone="UTC")
+            conn,
+            lambda c: store.insert_tasks(c, caller, tasks, queue_timeout_s=1.0, timezone="UTC", log_payloads=True),
         ) == set()  # fmt: skip
 
 
