@@ -1,10 +1,11 @@
-"""A TCP proxy between a program under test and its server: cuts, refuses and stalls connections on demand."""
+"""A TCP proxy between a program under test and its server: cuts, refuses, stalls and bends connections on demand."""
 
 from __future__ import annotations
 
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
@@ -13,9 +14,15 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST, as 
 
 
 class Proxy:
-    """Forwards `host`:`port` to `target`: `with Proxy(("127.0.0.1", 5432)) as proxy: ... proxy.port`."""
+    """Forwards `host`:`port` to `target`: `with Proxy(("127.0.0.1", 5432)) as proxy: ... proxy.port`.
 
-    def __init__(self, target: tuple[str, int], host: str = "127.0.0.1") -> None:
+    What the server says goes through `bend`.
+    """
+
+    def __init__(
+        self, target: tuple[str, int], host: str = "127.0.0.1", bend: Callable[[bytes], bytes] = bytes
+    ) -> None:
+        self._bend = bend
         self._target = target
         self._host = host
         self._flowing = threading.Event()
@@ -95,7 +102,7 @@ class Proxy:
                 client.close()
                 continue
             server.settimeout(None)
-            link = _Link(client, server, self._flowing)
+            link = _Link(client, server, self._flowing, self._bend)
             with self._lock:
                 self._links = {other for other in self._links if other.alive} | {link}
             link.start()
@@ -104,7 +111,10 @@ class Proxy:
 class _Link:
     """One connection: two threads, one a direction; the last to end closes both sockets."""
 
-    def __init__(self, client: socket.socket, server: socket.socket, flowing: threading.Event) -> None:
+    def __init__(
+        self, client: socket.socket, server: socket.socket, flowing: threading.Event, bend: Callable[[bytes], bytes]
+    ) -> None:
+        self._bend = bend
         self._ends = (client, server)
         self.flowing = flowing
         self._left = 2
@@ -118,8 +128,8 @@ class _Link:
 
     def start(self) -> None:
         client, server = self._ends
-        for source, sink in ((client, server), (server, client)):
-            threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+        for source, sink, bend in ((client, server, bytes), (server, client, self._bend)):
+            threading.Thread(target=self._pump, args=(source, sink, bend), daemon=True).start()
 
     def reset(self) -> None:
         """End both sides at once, whatever is on its way."""
@@ -128,11 +138,11 @@ class _Link:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 end.shutdown(socket.SHUT_RDWR)
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, bend: Callable[[bytes], bytes]) -> None:
         with suppress(OSError):
             while data := source.recv(_BLOCK):
                 self.flowing.wait()
-                sink.sendall(data)
+                sink.sendall(bend(data))
         self.flowing.wait()  # the news of an end is held back like any other byte
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

@@ -12,6 +12,7 @@ from psycopg import sql
 
 from asynch import db
 from asynch.db import Row
+from asynch.domain.principal import Caller, Principal, Role
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import Phase, State
 from asynch.store import queue, slots, workers
@@ -43,11 +44,11 @@ def add_tasks(
         task = NewTask(**{"model_name": "m", "payload": "{}", **fields})
         store.insert_tasks(
             conn,
+            Caller(Principal(tenant_id, creator, Role.USER)),
             [(i, lane_id, task) for i in ids],
-            tenant_id=tenant_id,
-            creator=creator,
             queue_timeout_s=QUEUE_TIMEOUT_S,
             timezone="UTC",
+            log_payloads=True,
         )
     return ids
 

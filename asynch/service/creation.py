@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from asynch import db
@@ -13,6 +13,7 @@ from asynch.domain.principal import Caller
 from asynch.domain.redact import redacted
 from asynch.errors import AsynchError, Conflict, InvalidInput, Mistake, NotFound, QueueFull, Refused
 from asynch.service.announcer import Announcer
+from asynch.service.gates import Gates
 from asynch.service.rooms import Rooms
 from asynch.service.webhooks import Webhooks
 from asynch.store import tasks as store
@@ -41,6 +42,23 @@ class _Uncounted(AsynchError):
     """The room of a lane is not known: count, alone in the lane."""
 
 
+class _Outside(AsynchError):
+    """Some lanes were read without being held: once more, with these locks too."""
+
+    def __init__(self, locks: set[int]) -> None:
+        super().__init__("the locks of some lanes are not held")
+        self.locks = locks
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """How a creator goes into lanes: by which locks, and whether to count, alone in them."""
+
+    names: Sequence[str]
+    locks: set[int]
+    count: bool
+
+
 #: A good item on its way: its lane, and the task.
 Placed = tuple[TaskLane, NewTask]
 
@@ -57,6 +75,7 @@ class Creation:
     log_payloads: bool
     timezone: str  #: of the day a task counts under
     tenant_queue_limit: int  #: of a tenant that has none of its own; 0 is none
+    gates: Gates = field(default_factory=Gates)
 
     def create(self, caller: Caller, item: NewTask | Refused, once: Once | None) -> Created:
         """Create one task, or raise the Refused that says why not, which is noted in the op log.
@@ -67,50 +86,57 @@ class Creation:
         try:
             if isinstance(item, Refused):
                 raise item
-            return self._counting_if_needed(caller, [item], once, strict=True)
+            return self._until_inside(caller, [item], once, strict=True)
         except Refused as refusal:
             with db.transaction(self.pool) as conn:
-                self._note(conn, caller, [refusal], [item])
+                self._note_refused(conn, caller, [refusal], [item], [None])
             raise
 
     def create_batch(self, caller: Caller, items: Sequence[NewTask | Refused], once: Once | None) -> Created:
         """Create what can be created; an item that cannot be keeps its place with its reason. Errors as `create`."""
-        return self._counting_if_needed(caller, items, once, strict=False)
+        return self._until_inside(caller, items, once, strict=False)
 
-    def _counting_if_needed(
+    def _until_inside(
         self, caller: Caller, items: Sequence[NewTask | Refused], once: Once | None, *, strict: bool
     ) -> Created:
+        """Try by the locks that are remembered, then by those that were missing, and alone where room is not known.
+
+        Each further go has another reason: another lane under a name, another limit, a queue that others filled.
+        """
+        names = sorted({item.model_name for item in items if isinstance(item, NewTask)})
+        entry = _Entry(names, self.gates.of(caller.principal.tenant_id, names), count=False)
         try:
-            try:
-                return self._attempt(caller, items, once, strict=strict, count=False)
-            except _Uncounted:
-                return self._attempt(caller, items, once, strict=strict, count=True)
+            while True:
+                try:
+                    return self._attempt(caller, items, once, entry, strict=strict)
+                except _Uncounted:
+                    entry = replace(entry, count=True)
+                except _Outside as exc:
+                    entry = replace(entry, locks=entry.locks | exc.locks)
         except db.LockTimeout as exc:
             raise Conflict("A request with this Idempotency-Key is still in flight.", code="key_in_flight") from exc
 
     def _attempt(
-        self, caller: Caller, items: Sequence[NewTask | Refused], once: Once | None, *, strict: bool, count: bool
+        self, caller: Caller, items: Sequence[NewTask | Refused], once: Once | None, entry: _Entry, *, strict: bool
     ) -> Created:
         tenant_id = caller.principal.tenant_id
         with db.transaction(self.pool) as conn:
             if once is not None and (replayed := _replay(conn, tenant_id, once)) is not None:
                 return replayed
-            results, placed = self._admit(conn, tenant_id, items, count=count)
+            results, placed, ids = self._admit(conn, tenant_id, items, entry)
             if strict and isinstance(refusal := results[0], Refused):
                 raise refusal
             urls = {task.callback_url for _, _, task in placed if task.callback_url}
             store.insert_tasks(
                 conn,
+                caller,
                 placed,
                 callback_lanes=self.webhooks.lanes(conn, tenant_id, urls),
-                tenant_id=tenant_id,
-                creator=caller.principal.user,
                 queue_timeout_s=self.queue_timeout_s,
-                trace_context=caller.trace_context,
-                upload_headers=caller.upload_headers,
                 timezone=self.timezone,
+                log_payloads=self.log_payloads,
             )
-            self._note(conn, caller, results, items)
+            self._note_refused(conn, caller, results, items, ids)
             if once is not None:
                 answer = [_remembered(result) for result in results]
                 store.end_idempotent(conn, tenant_id=tenant_id, path=once.path, key=once.key, answer=answer)
@@ -118,37 +144,35 @@ class Creation:
         return Created(results)
 
     def _admit(
-        self, conn: Connection, tenant_id: int, items: Sequence[NewTask | Refused], *, count: bool
-    ) -> tuple[list[int | Refused], list[tuple[int, int, NewTask]]]:
-        """Place each item in its lane, as far as there is room: (id or refusal of each, rows to insert)."""
-        names = sorted({item.model_name for item in items if isinstance(item, NewTask)})
-        known = store.lanes_for_tasks(
-            conn, tenant_id=tenant_id, names=names, tenant_queue_limit=self.tenant_queue_limit
-        )
-        locked = {key for lane in known.values() for key in lane.ceilings}
-        lanes, ids, drawn = self._enter(conn, tenant_id, names, sorted(locked), len(items), count=count)
-        lanes = {name: lane for name, lane in lanes.items() if lane.lane_id in locked}
+        self, conn: Connection, tenant_id: int, items: Sequence[NewTask | Refused], entry: _Entry
+    ) -> tuple[list[int | Refused], list[tuple[int, int, NewTask]], list[int]]:
+        """Place each item in its lane, as far as there is room: (id or refusal of each, rows to insert, ids drawn)."""
+        lanes, ids, drawn = self._enter(conn, tenant_id, entry, len(items))
+        if outside := {key for lane in lanes.values() for key in lane.ceilings} - entry.locks:
+            self.gates.seen(tenant_id, lanes.values())
+            raise _Outside(outside)
         checked = [item if isinstance(item, Refused) else _placed(lanes, item) for item in items]
-        if count:
+        if entry.count:
             checked = self._fill(conn, tenant_id, checked, drawn)
             ids, _ = store.draw_ids(conn, len(items))
         else:
             self._expect_room(checked, drawn)
         results = [item if isinstance(item, Refused) else ids[n] for n, item in enumerate(checked)]
         rows = [(ids[n], p[0].lane_id, p[1]) for n, p in enumerate(checked) if not isinstance(p, Refused)]
-        return results, rows
+        return results, rows, ids
 
     def _enter(
-        self, conn: Connection, tenant_id: int, names: Sequence[str], locks: Sequence[int], n: int, *, count: bool
+        self, conn: Connection, tenant_id: int, entry: _Entry, n: int
     ) -> tuple[dict[str, TaskLane], list[int], int]:
-        limit = self.tenant_queue_limit
-        if not count:
+        """The lanes as they are behind the locks."""
+        names, locks, limit = entry.names, entry.locks, self.tenant_queue_limit
+        if not entry.count:
             return store.enter_lanes(conn, tenant_id=tenant_id, names=names, locks=locks, n=n, tenant_queue_limit=limit)
         found, drawn = store.seize_lanes(conn, tenant_id=tenant_id, names=names, locks=locks, tenant_queue_limit=limit)
         return found, [], drawn
 
     def _expect_room(self, checked: Sequence[Placed | Refused], drawn: int) -> None:
-        for lane in {item[0] for item in checked if not isinstance(item, Refused)}:
+        for lane in {item[0].lane_id: item[0] for item in checked if not isinstance(item, Refused)}.values():
             for key, limit in lane.ceilings.items():
                 if not self.rooms.covers(key, queue_limit=limit, drawn=drawn):
                     raise _Uncounted(lane.model_name)
@@ -178,26 +202,28 @@ class Creation:
             self.rooms.counted(key, queue_limit=limits[key], drawn=drawn, room=room)
         return filled
 
-    def _note(
+    def _note_refused(
         self,
         conn: Connection,
         caller: Caller,
         results: Sequence[int | Refused],
         items: Sequence[NewTask | Refused],
+        ids: Sequence[int | None],
     ) -> None:
-        operations = [self._operation(r, item) for r, item in zip(results, items, strict=True)]
-        insert_op_logs(conn, caller, "createTask", operations)
+        """Tell the op log of those that became no task, among the others, whose rows were written with their tasks."""
+        told = zip(results, items, ids, strict=True)
+        refused = [self._operation(result, item, n) for result, item, n in told if isinstance(result, Refused)]
+        insert_op_logs(conn, caller, "createTask", refused)
 
-    def _operation(self, result: int | Refused, item: NewTask | Refused) -> Operation:
-        refused = isinstance(result, Refused)
+    def _operation(self, refusal: Refused, item: NewTask | Refused, row_id: int | None) -> Operation:
         task = item if isinstance(item, NewTask) else NewTask("")
         return Operation(
             model_name=task.model_name,
             biz_name=task.biz_name,
-            task_id="" if refused else str(result),
-            success=not refused,
-            error=str(result.code) if isinstance(result, Refused) else "",
+            success=False,
+            error=str(refusal.code),
             request=redacted(task.payload) if self.log_payloads else "",
+            id=row_id,
         )
 
 

@@ -1,13 +1,13 @@
 -- The op log. Ids are in the order of time, so pages come off the key.
 
--- insert_op_logs --
-INSERT INTO asynch_op_log (tenant_id, creator, updater, ip, user_agent, api_path, http_method, biz_name, model_name, task_id,
-    op_type, success, error_msg, cost_ms, request_payload)
-SELECT %(tenant_id)s, %(creator)s, %(creator)s, %(ip)s, %(user_agent)s, %(api_path)s, %(http_method)s,
-       coalesce(o.biz_name, ''), coalesce(o.model_name, ''), coalesce(o.task_id, ''), %(op_type)s,
+-- insert_op_logs, plan kept --
+INSERT INTO asynch_op_log (id, tenant_id, creator, updater, ip, user_agent, api_path, http_method, biz_name, model_name,
+    task_id, op_type, success, error_msg, cost_ms, request_payload)
+SELECT coalesce(o.id, asynch_new_id()), %(tenant_id)s, %(creator)s, %(creator)s, %(ip)s, %(user_agent)s, %(api_path)s,
+       %(http_method)s, coalesce(o.biz_name, ''), coalesce(o.model_name, ''), coalesce(o.task_id, ''), %(op_type)s,
        CASE WHEN o.success THEN 1 ELSE 0 END, coalesce(o.error, ''), %(cost_ms)s, coalesce(o.request, '')
 FROM json_to_recordset(%(operations)s::json) AS o(biz_name text, model_name text, task_id text, success boolean,
-    error text, request text)
+    error text, request text, id bigint)
 
 -- list_op_logs --
 -- `rare` repeats the condition of an index, and the ids bound by time only cut the search short: an id is drawn within

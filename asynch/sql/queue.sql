@@ -98,7 +98,7 @@ WHERE m.tenant_id = %(tenant_id)s AND m.kind = 'model'
 -- tenant_key --
 SELECT permit_id FROM asynch_tenant WHERE tenant_id = %(tenant_id)s
 
--- lock_lanes_shared --
+-- lock_lanes_shared, plan kept --
 SELECT pg_advisory_xact_lock_shared(l, -1) FROM unnest(%(lanes)s::int[]) AS l
 
 -- lock_lanes --
@@ -107,7 +107,7 @@ SELECT pg_advisory_xact_lock(l, -1) FROM unnest(%(lanes)s::int[]) AS l
 -- ids_drawn --
 SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS drawn FROM asynch_id
 
--- draw_ids --
+-- draw_ids, plan kept --
 -- currval fails in a session that has drawn none.
 SELECT coalesce(array_agg(asynch_new_id() ORDER BY n), '{}') AS ids,
        CASE WHEN count(*) > 0 THEN currval('asynch_id') ELSE 0 END AS drawn

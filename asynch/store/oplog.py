@@ -29,26 +29,28 @@ class Operation:
     success: bool = True
     error: str = ""
     request: str = ""
+    id: int | None = None  #: of the row, drawn before, so that it stands where it belongs among others; else a new one
 
 
 def insert_op_logs(conn: Connection, caller: Caller, op_type: str, operations: Sequence[Operation]) -> None:
     """Write a row an operation; all of one request and of one kind."""
-    if not operations:
-        return
+    if operations:
+        told = orjson.dumps(operations).decode()
+        db.run(conn, "insert_op_logs", **request_of(caller), op_type=op_type, operations=told)
+
+
+def request_of(caller: Caller) -> dict[str, Any]:
+    """What all rows of one request say of it, as the queries name it."""
     cost_ms = int((monotonic() - caller.since) * 1000) if caller.since else 0
-    db.run(
-        conn,
-        "insert_op_logs",
-        tenant_id=caller.principal.tenant_id,
-        creator=caller.principal.user,
-        ip=caller.ip,
-        user_agent=caller.user_agent,
-        api_path=caller.path,
-        http_method=caller.method,
-        op_type=op_type,
-        cost_ms=min(cost_ms, _INT4_MAX),
-        operations=orjson.dumps(operations).decode(),
-    )
+    return {
+        "tenant_id": caller.principal.tenant_id,
+        "creator": caller.principal.user,
+        "ip": caller.ip,
+        "user_agent": caller.user_agent,
+        "api_path": caller.path,
+        "http_method": caller.method,
+        "cost_ms": min(cost_ms, _INT4_MAX),
+    }
 
 
 @dataclass(frozen=True, slots=True)

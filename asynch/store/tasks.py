@@ -12,7 +12,10 @@ import orjson
 
 from asynch import db
 from asynch.db import Connection, Row
+from asynch.domain.principal import Caller
+from asynch.domain.redact import redacted
 from asynch.domain.retry import rank_of
+from asynch.store.oplog import request_of
 
 #: where no task has a callback
 _NONE: Mapping[str, int] = MappingProxyType({})
@@ -118,25 +121,19 @@ def _lanes(found: list[Row]) -> dict[str, TaskLane]:
 
 
 def enter_lanes(
-    conn: Connection, *, tenant_id: int, names: Sequence[str], locks: Sequence[int], n: int, tenant_queue_limit: int
+    conn: Connection, *, tenant_id: int, names: Sequence[str], locks: Collection[int], n: int, tenant_queue_limit: int
 ) -> tuple[dict[str, TaskLane], list[int], int]:
     """Share lanes and tenant with other creators, read them anew, and draw `n` ids: (lanes, ids, last number drawn).
 
     While shared, nobody counts or deletes them.
     """
-    _, found, drawn = db.pipelined(
-        conn,
-        [
-            ("lock_lanes_shared", {"lanes": sorted(locks)}),
-            ("lanes_for_tasks", _named(tenant_id, names, tenant_queue_limit)),
-            ("draw_ids", {"n": n}),
-        ],
-    )
-    return _lanes(found), drawn[0]["ids"], drawn[0]["drawn"]
+    share_lanes(conn, locks)
+    found = lanes_for_tasks(conn, tenant_id=tenant_id, names=names, tenant_queue_limit=tenant_queue_limit)
+    return found, *draw_ids(conn, n)
 
 
 def seize_lanes(
-    conn: Connection, *, tenant_id: int, names: Sequence[str], locks: Sequence[int], tenant_queue_limit: int
+    conn: Connection, *, tenant_id: int, names: Sequence[str], locks: Collection[int], tenant_queue_limit: int
 ) -> tuple[dict[str, TaskLane], int]:
     """Wait until no other creator is in the lanes and keep them out: (lanes, last number drawn by anybody)."""
     _, found, drawn = db.pipelined(
@@ -174,55 +171,58 @@ def draw_ids(conn: Connection, n: int) -> tuple[list[int], int]:
     return found["ids"], found["drawn"]
 
 
-def share_lanes(conn: Connection, lanes: Sequence[int]) -> None:
+def share_lanes(conn: Connection, lanes: Collection[int]) -> None:
     """Keep counters and deleters out of the lanes until the end of the transaction."""
     db.rows(conn, "lock_lanes_shared", lanes=sorted(lanes))
 
 
 def insert_tasks(
     conn: Connection,
+    caller: Caller,
     tasks: Sequence[tuple[int, int, NewTask]],
     *,
-    tenant_id: int,
-    creator: str,
     queue_timeout_s: float,
     timezone: str,
+    log_payloads: bool,
     callback_lanes: Mapping[str, int] = _NONE,
-    trace_context: str = "",
-    upload_headers: str = "",
 ) -> None:
-    """Insert (id, lane id, task) rows, all for one tenant and with the same sealed headers.
+    """Insert (id, lane id, task) rows of models, all of one request, with their op log rows and statistics.
 
     They count under the day in `timezone`. `callback_lanes` has the lane of each callback URL.
     """
+    if not tasks:
+        return
     db.run(
         conn,
         "insert_tasks",
-        tenant_id=tenant_id,
-        creator=creator,
+        **request_of(caller),
         queue_timeout_s=queue_timeout_s,
         timezone=timezone,
-        trace_context=trace_context,
-        upload_headers=upload_headers,
-        tasks=orjson.dumps([_record(*task, callback_lanes) for task in tasks]).decode(),
+        trace_context=caller.trace_context,
+        upload_headers=caller.upload_headers,
+        tasks=orjson.dumps([_record(*task, callback_lanes, log_payloads) for task in tasks]).decode(),
     )
 
 
-def _record(task_id: int, lane_id: int, task: NewTask, callback_lanes: Mapping[str, int]) -> dict[str, Any]:
+def _record(
+    task_id: int, lane_id: int, task: NewTask, callback_lanes: Mapping[str, int], log_payloads: bool
+) -> dict[str, Any]:
     """A row to insert, without what is not given."""
+    logged = redacted(task.payload) if log_payloads else ""
     told = {
         "model_name": task.model_name,
-        "delay_s": task.delay_s,
+        "delay_s": task.delay_s or None,
         "not_before": task.not_before,
         "queue_timeout_s": task.queue_timeout_s,
-        "biz_name": task.biz_name,
-        "client_ref": task.client_ref,
+        "biz_name": task.biz_name or None,
+        "client_ref": task.client_ref or None,
         "metadata": task.metadata,
         "input_ref": task.input_ref,
         "request_payload": task.payload,
         "callback_url": task.callback_url,
         "callback_lane": callback_lanes[task.callback_url] if task.callback_url else None,
         "expire_notice_s": task.expire_notice_s,
+        "logged": None if logged == task.payload else logged,
     }
     given = {name: value for name, value in told.items() if value is not None}
     return {"id": task_id, "lane_id": lane_id, "rank": rank_of(task.priority), **given}

@@ -62,7 +62,7 @@ def test_a_purge_leaves_a_word_of_what_was(pool: db.Pool, storage: LocalStorage)
 
     purge(pool, TERMS, storage)
 
-    (word,) = all_rows(pool, "SELECT * FROM asynch_op_log")
+    (word,) = all_rows(pool, "SELECT * FROM asynch_op_log WHERE op_type = 'purgeTask'")
     assert (word["op_type"], word["task_id"], word["tenant_id"], word["creator"], word["biz_name"]) == (
         "purgeTask", str(task), TENANT, "ann", "b",
     )  # fmt: skip

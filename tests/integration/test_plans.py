@@ -16,6 +16,7 @@ import pytest
 
 from asynch import db
 from asynch.db import Row
+from asynch.domain.principal import Caller, Principal, Role
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import Phase, State
 from asynch.store import actions, files, oplog, queue, rules, sealed, slots, stats, survey, webhooks, workers
@@ -87,7 +88,7 @@ class Explainer:
         self._conn = conn
         self.plans: list[dict[str, Any]] = []
 
-    def execute(self, query: Any, params: Any = None) -> Explainer:
+    def execute(self, query: Any, params: Any = None, *, prepare: bool = False) -> Explainer:
         if not query.lstrip().startswith("SET"):
             (row,) = self._conn.execute(f"EXPLAIN (FORMAT JSON) {query}".encode(), params).fetchall()
             self.plans.append(row["QUERY PLAN"][0]["Plan"])
@@ -444,9 +445,11 @@ def test_the_statistics_of_a_week_read_no_other_days(filled: str, kind: str) -> 
 
 def test_creating_tasks_reads_no_task(full_table: str) -> None:
     tasks = [(n, 1, NewTask("m")) for n in range(10**6, 10**6 + 1000)]
+    caller = Caller(Principal(1, "c", Role.USER))
     with db.open_pool(full_table, size=1, name="tests") as pool, db.connection(pool) as conn:
         assert ways(
-            conn, lambda c: store.insert_tasks(c, tasks, tenant_id=1, creator="c", queue_timeout_s=1.0, timezone="UTC")
+            conn,
+            lambda c: store.insert_tasks(c, caller, tasks, queue_timeout_s=1.0, timezone="UTC", log_payloads=True),
         ) == set()  # fmt: skip
 
 
@@ -462,7 +465,7 @@ def test_a_write_to_named_tasks_meets_them_by_their_key_alone(full_table: str, n
 def blocks(conn: db.Connection, use: Use) -> int:
     """How many blocks the statements of a store function touch when they are really run; nothing of it stays."""
     explainer = Explainer(conn)
-    explainer.execute = lambda query, params=None: measured(explainer, conn, query, params)  # type: ignore[method-assign]
+    explainer.execute = lambda query, params=None, **_: measured(explainer, conn, query, params)  # type: ignore[method-assign]
     with suppress(psycopg.Rollback, LookupError), conn.transaction(force_rollback=True):
         use(cast(db.Connection, explainer))
     return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in explainer.plans)

@@ -14,7 +14,7 @@ from asynch.cleaner.fold import fold
 from asynch.store import stats
 from tests.database import all_rows
 from tests.live import MakeParts, serving
-from tests.rows import add_model, add_tasks
+from tests.rows import add_tasks
 from tests.task_api import CLEANER, Api, Hand, pointers, problem
 
 MODEL, BIZ = "listModelStat", "listBizStat"
@@ -209,12 +209,12 @@ def test_running_again_is_no_creation(api: Api, hand: Hand) -> None:
 
 
 def test_tasks_of_the_system_count_for_nobody(api: Api, pool: db.Pool) -> None:
-    lane = add_model(pool, tenant_id=0)
-    with db.transaction(pool) as conn:
-        conn.execute("UPDATE asynch_models SET kind = 'webhook'")
-    add_tasks(pool, lane, 3, tenant_id=0, biz_name="b")
+    api.model()
+    task = api.create(bizName="b", callbackUrl="http://127.0.0.1:9/hook")
+    api.post(f"{task}/cancel")
 
-    assert counts(api, BIZ) == {}
+    assert len(all_rows(pool, "SELECT id FROM asynch_task WHERE parent_id IS NOT NULL")) == 1
+    assert counts(api, BIZ) == {"b": 1}
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])  # never the same day

@@ -1,0 +1,35 @@
+"""Which sessions keep plans: those whose backend stays theirs."""
+
+from __future__ import annotations
+
+import re
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from asynch import db
+from tests.proxy import Proxy
+from tests.rows import add_model, add_tasks
+
+#: BackendKeyData of the protocol's version 3.0 or 3.2: its length, the backend's pid, a key of 4 or 32 bytes
+_KEY_DATA = re.compile(rb"K(\x00\x00\x00[\x0c\x28])....", re.DOTALL)
+
+
+def plans_kept(dsn: str) -> int:
+    """How many plans a session has, once tasks were created on it."""
+    with db.open_pool(dsn, size=1, name="tests") as pool:
+        add_tasks(pool, add_model(pool))
+        with db.connection(pool) as conn:
+            (row,) = conn.execute("SELECT count(*) AS n FROM pg_prepared_statements").fetchall()
+    return int(row["n"])
+
+
+def test_a_direct_session_keeps_the_plans_of_creation(dsn: str) -> None:
+    assert plans_kept(dsn) > 0
+
+
+def test_a_session_whose_key_is_none_of_its_backends_keeps_no_plan(dsn: str) -> None:
+    """As a transaction pooler hands out keys of its own, and may serve the next transaction by another backend."""
+    told = conninfo_to_dict(dsn)
+    target = (str(told["host"]), int(told["port"] or 0))
+    with Proxy(target, bend=lambda said: _KEY_DATA.sub(rb"K\1none", said)) as pooler:
+        assert plans_kept(make_conninfo(dsn, host="127.0.0.1", port=pooler.port)) == 0
