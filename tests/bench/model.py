@@ -4,7 +4,8 @@
     /once       leaves the first attempt of a      /bytes/N    answers N bytes, as fast as they are taken
                 task without an answer
 
-GET /__calls tells [task id, attempt, monotonic time] of every call, GET /__reset forgets them.
+GET /__calls tells [task id, attempt, monotonic time] of every call, GET /__count how many there were, GET /__reset forgets
+them.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class _Line(asyncio.Protocol):
     def _answer(self, path: str, headers: dict[bytes, bytes]) -> None:
         kind, _, amount = path.strip("/").partition("/")
         if kind.startswith("__"):
-            self._send(json.dumps(self.calls).encode())
+            self._send(json.dumps(len(self.calls) if kind == "__count" else self.calls).encode())
             if kind == "__reset":
                 self.calls.clear()
             return
@@ -97,6 +98,10 @@ class Model:
     def calls(self) -> list[tuple[str, int, float]]:
         """Task id, attempt and monotonic time of every call, in order."""
         return [(task, attempt, at) for task, attempt, at in self._get("__calls")]
+
+    def count(self) -> int:
+        """How many there were."""
+        return int(self._get("__count"))
 
     def reset(self) -> None:
         """Forget them."""
