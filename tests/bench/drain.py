@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from itertools import count
 from time import monotonic
 
@@ -11,8 +10,8 @@ from tests.bench.figures import Figure, alternated
 from tests.bench.model import Model
 from tests.bench.place import Bench, Site, until
 
-#: Processes start within the first part of the calls; the rate is that of the others.
-_WARM = 0.1
+#: Processes start within the first part of the calls, two of them not at once; the rate is that of the others.
+_WARM = 0.3
 _LANES = 4
 
 
@@ -38,9 +37,7 @@ def rate(site: Site, service: Model, lanes: list[int], tasks: int, *, workers: i
     stock.add_tasks(site, lanes, tasks)
     stock.settle_down(site)
     service.reset()
-    with ExitStack() as stack:
-        for _ in range(workers):
-            stack.enter_context(site.worker(threads=floor.THREADS))
+    with site.workers(workers, threads=floor.THREADS):
         # not the table, until then: to count in it costs the server as much as a tenth of the work
         until(lambda: service.count() >= tasks, 300, what="the last call", every_s=0.05)
         until(lambda: site.count("NOT final") == 0, 60, what="the end of all tasks", every_s=0.02)
@@ -48,6 +45,6 @@ def rate(site: Site, service: Model, lanes: list[int], tasks: int, *, workers: i
 
 
 def steady(service: Model, tasks: int, ended: float) -> float:
-    """Tasks a second from the first tenth of the calls to the end of the last task."""
+    """Tasks a second from when all processes are warm to the end of the last task."""
     warm = int(tasks * _WARM)
     return (tasks - warm) / (ended - service.calls()[warm][2])

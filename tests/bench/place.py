@@ -115,11 +115,22 @@ class Site:
     @contextmanager
     def worker(self, *, sections: Mapping[str, Any] | None = None, **worker: Any) -> Iterator[subprocess.Popen[bytes]]:
         """`asynch worker`, once it claims; `sections` are further ones of its settings."""
-        config = self.config(worker=worker, **(sections or {}))
-        log = config.with_suffix(".log")
-        with child([sys.executable, "-m", "asynch", "worker", "--config", str(config)], log) as process:
-            _until_it_says(process, log, "worker ready")
+        with self.workers(1, sections=sections, **worker) as (process,):
             yield process
+
+    @contextmanager
+    def workers(
+        self, count: int, *, sections: Mapping[str, Any] | None = None, **worker: Any
+    ) -> Iterator[list[subprocess.Popen[bytes]]]:
+        """So many, started together, once all of them claim."""
+        config = self.config(worker=worker, **(sections or {}))
+        logs = [config.with_suffix(f".{n}.log") for n in range(count)]
+        argv = [sys.executable, "-m", "asynch", "worker", "--config", str(config)]
+        with ExitStack() as stack:
+            processes = [stack.enter_context(child(argv, log)) for log in logs]
+            for process, log in zip(processes, logs, strict=True):
+                _until_it_says(process, log, "worker ready")
+            yield processes
 
     @contextmanager
     def api(self) -> Iterator[str]:

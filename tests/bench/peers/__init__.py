@@ -61,7 +61,7 @@ def _redis() -> Iterator[bool]:
 
 def _figure(bench: Bench, peers: list[str], workers: int, notes: dict[str, object]) -> Figure:
     """All in turn, as often as it takes; a peer's place in the turn is always the same."""
-    tasks = bench.scaled(6000, 1500)
+    tasks = bench.scaled(6000, 3000)
     rates: dict[str, list[float]] = {name: [] for name in ("asynch", *peers)}
     for _ in range(bench.scaled(3, 1)):
         for name, measured in rates.items():
