@@ -32,7 +32,7 @@ def add_model(pool: db.Pool, name: str = "m", *, tenant_id: int = TENANT, **spec
     with db.transaction(pool) as conn:
         chosen = ModelSpec(**{"model_name": name, "base_url": "http://127.0.0.1:1", **spec})
         insert_model(conn, tenant_id=tenant_id, creator="tests", spec=chosen)
-        return store.lanes_for_tasks(conn, tenant_id=tenant_id, names=[name])[name].lane_id
+        return store.enter_lanes(conn, tenant_id=tenant_id, names=[name])[0][name].lane_id
 
 
 def add_tasks(

@@ -147,29 +147,26 @@ class Creation:
         self, conn: Connection, tenant_id: int, items: Sequence[NewTask | Refused], entry: _Entry
     ) -> tuple[list[int | Refused], list[tuple[int, int, NewTask]], list[int]]:
         """Place each item in its lane, as far as there is room: (id or refusal of each, rows to insert, ids drawn)."""
-        lanes, ids, drawn = self._enter(conn, tenant_id, entry, len(items))
+        lanes, ids, drawn = store.enter_lanes(
+            conn,
+            tenant_id=tenant_id,
+            names=entry.names,
+            locks=entry.locks,
+            alone=entry.count,
+            n=len(items),
+            tenant_queue_limit=self.tenant_queue_limit,
+        )
         if outside := {key for lane in lanes.values() for key in lane.ceilings} - entry.locks:
             self.gates.seen(tenant_id, lanes.values())
             raise _Outside(outside)
         checked = [item if isinstance(item, Refused) else _placed(lanes, item) for item in items]
         if entry.count:
-            checked = self._fill(conn, tenant_id, checked, drawn)
-            ids, _ = store.draw_ids(conn, len(items))
+            checked = self._fill(conn, tenant_id, checked, drawn - len(items))
         else:
             self._expect_room(checked, drawn)
         results = [item if isinstance(item, Refused) else ids[n] for n, item in enumerate(checked)]
         rows = [(ids[n], p[0].lane_id, p[1]) for n, p in enumerate(checked) if not isinstance(p, Refused)]
         return results, rows, ids
-
-    def _enter(
-        self, conn: Connection, tenant_id: int, entry: _Entry, n: int
-    ) -> tuple[dict[str, TaskLane], list[int], int]:
-        """The lanes as they are behind the locks."""
-        names, locks, limit = entry.names, entry.locks, self.tenant_queue_limit
-        if not entry.count:
-            return store.enter_lanes(conn, tenant_id=tenant_id, names=names, locks=locks, n=n, tenant_queue_limit=limit)
-        found, drawn = store.seize_lanes(conn, tenant_id=tenant_id, names=names, locks=locks, tenant_queue_limit=limit)
-        return found, [], drawn
 
     def _expect_room(self, checked: Sequence[Placed | Refused], drawn: int) -> None:
         for lane in {item[0].lane_id: item[0] for item in checked if not isinstance(item, Refused)}.values():
@@ -180,7 +177,10 @@ class Creation:
     def _fill(
         self, conn: Connection, tenant_id: int, checked: Sequence[Placed | Refused], drawn: int
     ) -> list[Placed | Refused]:
-        """Count lanes and tenant, nobody else being in them, and fill each up to its limit."""
+        """Count lanes and tenant, nobody else being in them, and fill each up to its limit.
+
+        `drawn` is the last number that was drawn for a task that is counted here.
+        """
         lanes = {item[0] for item in checked if not isinstance(item, Refused)}
         limits = {key: limit for lane in lanes for key, limit in lane.ceilings.items()}
         depths = {lane.lane_id: store.lane_depth(conn, lane.lane_id) for lane in lanes}

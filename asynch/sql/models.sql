@@ -49,13 +49,6 @@ WHERE tenant_id = ANY(%(tenants)s::bigint[]) AND deleted_at IS NULL
   AND (%(kind)s::text IS NULL OR kind = %(kind)s)
   AND (%(name)s::text IS NULL OR strpos(model_name, %(name)s) > 0)
 
--- lanes_for_tasks, plan kept --
-SELECT m.model_name, m.lane_id, m.enabled, m.http_method, m.queue_limit, t.permit_id AS tenant_key,
-       coalesce(nullif(t.queue_limit, 0), %(tenant_queue_limit)s) AS tenant_queue_limit
-FROM asynch_models m LEFT JOIN asynch_tenant t ON t.tenant_id = m.tenant_id
-WHERE m.tenant_id = %(tenant_id)s AND m.model_name = ANY(%(names)s::text[]) AND m.deleted_at IS NULL AND m.kind = 'model'
-ORDER BY m.lane_id
-
 -- open_tasks_of_lane --
 -- One branch a partial index: a tenant's final tasks are not read.
 SELECT id FROM (

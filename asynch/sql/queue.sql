@@ -104,8 +104,18 @@ SELECT pg_advisory_xact_lock_shared(l, -1) FROM unnest(%(lanes)s::int[]) AS l
 -- lock_lanes --
 SELECT pg_advisory_xact_lock(l, -1) FROM unnest(%(lanes)s::int[]) AS l
 
--- ids_drawn --
-SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS drawn FROM asynch_id
+-- enter_lanes, plan kept --
+-- What creators need to know, behind the locks of the lanes: the lanes of these models, and as draw_ids.
+SELECT (
+    SELECT coalesce(json_agg(l), '[]') FROM (
+        SELECT m.model_name, m.lane_id, m.enabled, m.http_method, m.queue_limit, t.permit_id AS tenant_key,
+               coalesce(nullif(t.queue_limit, 0), %(tenant_queue_limit)s) AS tenant_queue_limit
+        FROM asynch_models m LEFT JOIN asynch_tenant t ON t.tenant_id = m.tenant_id
+        WHERE m.tenant_id = %(tenant_id)s AND m.model_name = ANY(%(names)s::text[]) AND m.deleted_at IS NULL AND m.kind = 'model'
+        ORDER BY m.lane_id
+    ) l) AS lanes, coalesce(array_agg(asynch_new_id() ORDER BY n), '{}') AS ids,
+       CASE WHEN count(*) > 0 THEN currval('asynch_id') ELSE 0 END AS drawn
+FROM generate_series(1, %(n)s) AS n
 
 -- draw_ids, plan kept --
 -- currval fails in a session that has drawn none.

@@ -91,22 +91,27 @@ class TaskFilter:
         return {name: getattr(self, name) for name in TaskFilter.__slots__}
 
 
-def lanes_for_tasks(
-    conn: Connection, *, tenant_id: int, names: Sequence[str], tenant_queue_limit: int = 0
-) -> dict[str, TaskLane]:
-    """The lanes of these models by name; unknown names are left out.
+def enter_lanes(
+    conn: Connection,
+    *,
+    tenant_id: int,
+    names: Sequence[str],
+    locks: Collection[int] = (),
+    alone: bool = False,
+    n: int = 0,
+    tenant_queue_limit: int = 0,
+) -> tuple[dict[str, TaskLane], list[int], int]:
+    """Hold the locks of lanes and tenant until the end of the transaction, then read the lanes of these models by name.
 
+    With `n` new ids in order, and the last number drawn. Unknown names are left out. Who is `alone` has waited until no
+    other creator was there and keeps them out; else creators share them, and nobody counts or deletes meanwhile.
     `tenant_queue_limit` is that of a tenant that has none of its own; 0 is none.
     """
-    return _lanes(db.rows(conn, "lanes_for_tasks", **_named(tenant_id, names, tenant_queue_limit)))
-
-
-def _named(tenant_id: int, names: Sequence[str], tenant_queue_limit: int) -> dict[str, Any]:
-    return {"tenant_id": tenant_id, "names": list(names), "tenant_queue_limit": tenant_queue_limit}
-
-
-def _lanes(found: list[Row]) -> dict[str, TaskLane]:
-    return {
+    db.rows(conn, "lock_lanes" if alone else "lock_lanes_shared", lanes=sorted(locks))
+    found = db.one(
+        conn, "enter_lanes", tenant_id=tenant_id, names=list(names), n=n, tenant_queue_limit=tenant_queue_limit
+    )
+    lanes = {
         r["model_name"]: TaskLane(
             r["model_name"],
             r["lane_id"],
@@ -116,35 +121,9 @@ def _lanes(found: list[Row]) -> dict[str, TaskLane]:
             r["tenant_key"],
             r["tenant_queue_limit"],
         )
-        for r in found
+        for r in found["lanes"]
     }
-
-
-def enter_lanes(
-    conn: Connection, *, tenant_id: int, names: Sequence[str], locks: Collection[int], n: int, tenant_queue_limit: int
-) -> tuple[dict[str, TaskLane], list[int], int]:
-    """Share lanes and tenant with other creators, read them anew, and draw `n` ids: (lanes, ids, last number drawn).
-
-    While shared, nobody counts or deletes them.
-    """
-    share_lanes(conn, locks)
-    found = lanes_for_tasks(conn, tenant_id=tenant_id, names=names, tenant_queue_limit=tenant_queue_limit)
-    return found, *draw_ids(conn, n)
-
-
-def seize_lanes(
-    conn: Connection, *, tenant_id: int, names: Sequence[str], locks: Collection[int], tenant_queue_limit: int
-) -> tuple[dict[str, TaskLane], int]:
-    """Wait until no other creator is in the lanes and keep them out: (lanes, last number drawn by anybody)."""
-    _, found, drawn = db.pipelined(
-        conn,
-        [
-            ("lock_lanes", {"lanes": sorted(locks)}),
-            ("lanes_for_tasks", _named(tenant_id, names, tenant_queue_limit)),
-            ("ids_drawn", {}),
-        ],
-    )
-    return _lanes(found), drawn[0]["drawn"]
+    return lanes, found["ids"], found["drawn"]
 
 
 def lane_depth(conn: Connection, lane_id: int) -> Depth:
