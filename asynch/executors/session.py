@@ -261,7 +261,8 @@ class Connections:
         if query:
             target += f"{'&' if '?' in target else '?'}{query}"
         scheme, host, port = parts.scheme or "", parts.host or "", parts.port
-        at = host if port in (None, _PORTS.get(scheme)) else f"{host}:{port}"
+        name = host.rstrip(".")  # as in the certificate
+        at = name if port in (None, _PORTS.get(scheme)) else f"{name}:{port}"
         text = request(method, target, {"Host": at, **headers}, body)
         connection = self._connection((scheme, host, port))
         try:
