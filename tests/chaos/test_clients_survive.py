@@ -35,7 +35,6 @@ def test_a_result_is_written_by_the_client_and_by_the_command(farm: Farm, server
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_creating_and_waiting_go_on_over_kills(farm: Farm, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "CREATE_LIMIT", 20)
     farm.create_model(queueLimit=10_000, maxConcurrency=8)

@@ -49,7 +49,6 @@ def test_a_killed_leaders_tasks_run_again_within_three_seconds(farm: Farm) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_a_frozen_workers_tasks_run_again_and_its_late_writes_are_refused(s3_farm: Farm, store_line: Proxy) -> None:
     farm = s3_farm
     farm.create_model()
