@@ -17,7 +17,7 @@ from tests.waiting import until
 
 WORKERS, LANE = 6, 3
 CALL_S = 1.0
-TASKS = 80
+TASKS = 60
 FULL = 0.85
 
 
