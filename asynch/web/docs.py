@@ -10,8 +10,6 @@ from flask import Blueprint, Flask, Response, current_app, request
 from flask.typing import ResponseReturnValue
 
 from asynch.web import parts
-from asynch.web.openapi.document import build
-from asynch.web.openapi.page import render
 
 bp = Blueprint("docs", __name__, template_folder="openapi/templates")
 
@@ -45,7 +43,13 @@ def page() -> ResponseReturnValue:
 
 
 def _written() -> _Written:
-    """Made once: it is the same for the life of the process, and anybody may ask for it."""
+    """Made once: it is the same for the life of the process, and anybody may ask for it.
+
+    What makes it is brought then: a process that nobody asks starts sooner without.
+    """
+    from asynch.web.openapi.document import build
+    from asynch.web.openapi.page import render
+
     app: Flask = current_app
     with _lock:
         if _KEPT not in app.extensions:
