@@ -35,7 +35,7 @@ def rescue(charged: bool, max_crashes: int) -> Run:
 def failed(claim: Claim, *, times: int) -> Outcome:
     """A failed call of a model that allows so many retries."""
     rule = replace(claim.target.retry, times=times)
-    return outcomes.call_failed(TERMS, replace(claim, target=replace(claim.target, retry=rule)), BROKEN)
+    return outcomes.call_failed(TERMS, claim._replace(target=replace(claim.target, retry=rule)), BROKEN)
 
 
 def settled(pool: db.Pool, *written: Outcome) -> set[tuple[int, int]]:

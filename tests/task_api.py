@@ -170,7 +170,7 @@ class Hand:
         for result in saved:
             storage.put(result.key, source, result.content_type)
         self.settle(*[outcomes.saved(TERMS, c, s) for c, s in zip(claims, saved, strict=True)])
-        return [replace(c, phase=c.phase.UPLOAD, saved=s) for c, s in zip(claims, saved, strict=True)]
+        return [c._replace(phase=c.phase.UPLOAD, saved=s) for c, s in zip(claims, saved, strict=True)]
 
     def succeed(self, *task_ids: str) -> None:
         """Bring these tasks to state 2."""

@@ -4,8 +4,8 @@
 -- claim --
 -- CLAIM. `lanes` with the slots won in each, and where each rank begins; a statement of its own, because a snapshot
 -- older than the locks would let a lane run more than its slots. A rank is read at a time, so tasks due later never lie
--- in the way of those due. Where a model works on already it is only asked again: before any new call, and of a
--- disabled model too, as what runs may end.
+-- in the way of those due; where nobody has a priority, one look tells it of the ranks 0 to 17. Where a model works on
+-- already it is only asked again: before any new call, and of a disabled model too, as what runs may end.
 -- Statistics ride along: a claim of phase 0 is a call that starts, unless the model works on.
 -- Nothing is claimed when somebody has died of whom the caller does not know: the calls of the dead may still be open.
 WITH dead AS MATERIALIZED (
@@ -33,7 +33,10 @@ WITH dead AS MATERIALIZED (
             ) p
             UNION ALL
             SELECT c.tenant_id, c.id
-            FROM generate_series(0, 19) AS r(rank)
+            FROM generate_series(CASE WHEN array_to_string(w.starts[1:18], '') = '' AND NOT EXISTS (
+                SELECT 1 FROM asynch_task q
+                WHERE q.lane_id = w.lane_id AND q.state = 0 AND q.phase = 0 AND q.rank < 18
+            ) THEN 18 ELSE 0 END, 19) AS r(rank)
             CROSS JOIN LATERAL (
                 SELECT q.tenant_id, q.id FROM asynch_task q
                 WHERE q.lane_id = w.lane_id AND q.state = 0 AND q.phase = 0 AND q.rank = r.rank AND q.poll_url = ''

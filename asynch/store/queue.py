@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -34,8 +34,7 @@ class Target:
         return self.base_url.partition(":")[0].lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(NamedTuple):
     """A result in tmp_dir on its way to storage."""
 
     tmp_file: str = ""
@@ -47,8 +46,7 @@ class Saved:
     sha256: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A worker's right to a task: id + attempt + worker id, and the task as it was when claimed."""
 
     tenant_id: int
@@ -110,8 +108,7 @@ class Failure:
 Along = Callable[[Connection], Sequence[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """One fenced move of one claim: the event and what it leaves in the row."""
 
     claim: Claim

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -21,9 +21,11 @@ from asynch.store.oplog import request_of
 _NONE: Mapping[str, int] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class NewTask:
-    """A task as its creator wants it; payload and metadata are JSON text as sent."""
+class NewTask(NamedTuple):
+    """A task as its creator wants it; payload and metadata are JSON text as sent.
+
+    A tuple, as ten thousand of them may be made for one request.
+    """
 
     model_name: str
     payload: str | None = None

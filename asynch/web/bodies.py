@@ -219,7 +219,9 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _whole_numbers(cls, values: Any) -> Any:
-        return {name: whole(value) for name, value in values.items()} if isinstance(values, Mapping) else values
+        if isinstance(values, Mapping) and float in map(type, values.values()):
+            return {name: whole(value) for name, value in values.items()}
+        return values
 
 
 class Page(Body):

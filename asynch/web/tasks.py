@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, request
@@ -220,7 +219,7 @@ def _new_task(values: Mapping[str, Any]) -> NewTask:
     task = checked(TaskIn, values).new_task()
     if task.callback_url is None:
         return task
-    return replace(task, callback_url=parts().webhooks.check(task.callback_url, "#/callbackUrl"))
+    return task._replace(callback_url=parts().webhooks.check(task.callback_url, "#/callbackUrl"))
 
 
 def _item(index: int, value: Any) -> NewTask | Refused:

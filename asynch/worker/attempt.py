@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -103,7 +103,7 @@ def _keep(parts: Parts, run: Run, working: Working) -> None:
     if not run.claim.poll_url:
         parts.completer.write(outcomes.deferred(parts.terms, run.claim, working.poll_url))
         reach("deferred")
-        run.claim = replace(run.claim, poll_url=working.poll_url, payload=None)  # thousands may wait, for hours
+        run.claim = run.claim._replace(poll_url=working.poll_url, payload=None)  # thousands may wait, for hours
         logger.info("the model works on", extra={"task_id": run.claim.task_id, "attempt": run.claim.attempt})
     told = working.progress, working.message
     if told != run.told and told != (None, None):
@@ -119,7 +119,7 @@ def _after_save(
         since = answer.result()
         reach("saved")
         parts.tmp.worked()
-        saved = replace(claim, phase=Phase.UPLOAD, saved=result, claimed_at=since, payload=None, poll_url="")
+        saved = claim._replace(phase=Phase.UPLOAD, saved=result, claimed_at=since, payload=None, poll_url="")
     except (StaleClaim, SessionLost) as exc:
         journal.void(claim, exc)
     except Exception as exc:
@@ -232,7 +232,7 @@ def fail(parts: Parts, claim: Claim, error: ExecutorError) -> None:
 def _with_its_mark(parts: Parts, outcome: Outcome) -> Outcome:
     """The outcome with what it leaves elsewhere than in its row."""
     along = parts.mark(outcome)
-    return outcome if along is None else replace(outcome, along=along)
+    return outcome if along is None else outcome._replace(along=along)
 
 
 def put_back(parts: Parts, claim: Claim, why: str) -> None:

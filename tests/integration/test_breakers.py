@@ -105,7 +105,7 @@ def test_a_probe_of_a_worker_that_never_met_a_failure_closes_it(pool: db.Pool) -
     wait(pool, 6)
     breakers, stop = Breakers(RULE), threading.Event()
     target = replace(a_claim().target, base_url=URL)
-    breakers.note(replace(outcome(Event.SAVE), claim=a_claim(tenant_id=TENANT, target=target)))
+    breakers.note(outcome(Event.SAVE)._replace(claim=a_claim(tenant_id=TENANT, target=target)))
     telling = threading.Thread(target=breakers.run, args=(pool, stop))
     telling.start()
     try:
@@ -159,7 +159,7 @@ def test_a_failure_counts_where_the_service_is_to_blame(code: str, retryable: bo
 
 
 def test_only_calls_count(pool: db.Pool) -> None:
-    upload = replace(outcome(Event.DELIVER), claim=a_claim(phase=Phase.UPLOAD))
+    upload = outcome(Event.DELIVER)._replace(claim=a_claim(phase=Phase.UPLOAD))
 
     assert verdict(outcome(Event.SAVE)) is True
     assert verdict(upload) is None

@@ -184,6 +184,16 @@ def test_higher_priority_comes_first_then_the_older_then_the_smaller_id(pool: db
         assert [c.id for c in me.claim(lane, 10)] == [high, older, *low]
 
 
+def test_each_of_the_twenty_ranks_is_claimed_in_its_turn(pool: db.Pool, dsn: str) -> None:
+    lane = add_model(pool)
+    tasks = add_tasks(pool, lane, 20)
+    for rank, task in enumerate(tasks):
+        bend(pool, [task], rank=rank)
+
+    with worker(dsn) as me:
+        assert [me.claim(lane, 1)[0].id for _ in tasks] == tasks
+
+
 def test_each_lane_gets_no_more_than_it_asked_for(pool: db.Pool, dsn: str) -> None:
     lanes = [add_model(pool, f"m{n}") for n in range(3)]
     for lane in lanes:

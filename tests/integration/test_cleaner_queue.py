@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -183,7 +182,7 @@ def test_what_has_been_called_waits_for_ever(pool: db.Pool, dsn: str, then: str)
             result = queue.Saved("f", HOST, "k")
             outcome = outcomes.saved(terms, claim, result)
             queue.settle(me.session, [outcome], queue_timeout_s=QUEUE_TIMEOUT_S)
-            held = replace(claim, phase=outcome.phase, saved=result)
+            held = claim._replace(phase=outcome.phase, saved=result)
             queue.settle(me.session, [outcomes.released(terms, held, "x")], queue_timeout_s=QUEUE_TIMEOUT_S)
 
     assert row_of(pool, task)["wake_at"] is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime
 
 import psycopg
@@ -136,7 +135,7 @@ def test_an_older_attempt_of_a_task_in_the_same_batch_is_stale(
 ) -> None:
     release = held_up(pool, claims[0])
     bend(pool, [claims[1].id], attempt=2)
-    now = replace(claims[1], attempt=2)
+    now = claims[1]._replace(attempt=2)
     with ThreadPoolExecutor(3) as threads:
         first = threads.submit(completer.write, outcomes.delivered(TERMS, claims[0]))
         until(lambda: waits_for_a_row(pool))

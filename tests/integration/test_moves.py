@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -193,7 +193,7 @@ def drive(pool: db.Pool, dsn: str, run: Run, *, due: bool) -> list[Driven]:
             upload_headers="" if final else "sealed",
         )  # fmt: skip
     before = rows_of(pool)
-    held = [replace(c, worker_id=OWNER, phase=Phase(before[c.id]["phase"]), saved=RESULT) for c in claims]
+    held = [c._replace(worker_id=OWNER, phase=Phase(before[c.id]["phase"]), saved=RESULT) for c in claims]
     with db.transaction(pool) as conn:
         run(conn, ids, held)
     after = rows_of(pool)
@@ -318,7 +318,7 @@ def test_a_claim_that_is_none_is_not_believed(pool: db.Pool, dsn: str, event: Ev
         claim = me.claim_one(lane)
     before = row_of(pool, task)
 
-    assert settled(pool, SETTLING[event](replace(claim, **wrong))) == set()
+    assert settled(pool, SETTLING[event](claim._replace(**wrong))) == set()
     assert row_of(pool, task) == before
 
 

@@ -528,14 +528,10 @@ def test_settling_one_task_reads_a_few_blocks(filled: str) -> None:
         (row,) = conn.execute(
             "SELECT id, worker_id FROM asynch_task WHERE state = 1 AND tenant_id = 1 LIMIT 1"
         ).fetchall()
-        held = [outcomes.released(TERMS, replaced(claim(row["id"]), row["worker_id"]), "x")]
+        held = [outcomes.released(TERMS, claim(row["id"])._replace(worker_id=row["worker_id"]), "x")]
         touched = blocks(conn, lambda c: queue.settle(c, held, queue_timeout_s=1.0))
 
     assert touched < 60
-
-
-def replaced(held: Claim, worker_id: int) -> Claim:
-    return Claim(**{**{name: getattr(held, name) for name in Claim.__slots__}, "worker_id": worker_id})
 
 
 def test_states_of_the_filled_table_are_what_the_plans_are_about(filled: str) -> None:

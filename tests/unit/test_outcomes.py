@@ -141,7 +141,7 @@ def test_a_delivered_result_keeps_its_object_and_leaves_its_file() -> None:
     written = outcomes.delivered(TERMS, uploading())
 
     assert (written.phase, written.failure) == (Phase.CALL, None)
-    assert written.saved == replace(RESULT, tmp_file="", tmp_host="")
+    assert written.saved == RESULT._replace(tmp_file="", tmp_host="")
 
 
 @pytest.mark.parametrize(("keep_s", "wakes"), [(30 * DAY, 30 * DAY), (0.0, None)])
