@@ -40,6 +40,9 @@ class MoodyStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
+    def link(self, key: str, source: Path) -> bool:
+        return not self.down and self._storage.link(key, source)
+
     def put(self, key: str, source: Path, content_type: str, **sender: Any) -> str:
         if self.down:
             self.refused += 1

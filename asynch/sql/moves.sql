@@ -120,14 +120,18 @@ WITH moved AS (
         error_code = o.error_code, error_msg = o.error_msg, error_retryable = o.error_retryable,
         upload_failures = o.upload_failures, poll_url = o.poll_url, cancel_requested = t.cancel_requested AND o.state = 1,
         upload_headers = CASE WHEN o.final THEN '' ELSE t.upload_headers END,
-        attempts = (CASE WHEN jsonb_array_length(t.attempts) >= 20 THEN t.attempts - 0 ELSE t.attempts END)
-            || (o.record || jsonb_build_object('finishedAt', asynch_time(now()))),
+        attempts = (CASE WHEN jsonb_array_length(t.attempts) < 20 - (o.before IS NOT NULL)::int THEN t.attempts
+                         WHEN o.before IS NULL OR jsonb_array_length(t.attempts) < 20 THEN t.attempts - 0
+                         ELSE t.attempts - 0 - 0 END)
+            || coalesce(o.before || jsonb_build_object('finishedAt', asynch_time(now())), '[]')
+            || (jsonb_build_object('startedAt', asynch_time(now())) || o.record
+                || jsonb_build_object('finishedAt', asynch_time(now()))),
         version = t.version + 1, updated_at = now()
     FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS o(
         tenant_id bigint, id bigint, attempt int, worker_id bigint, state smallint, final boolean, phase smallint,
         rank smallint, enqueue_in_s float8, wake_in_s float8, finished boolean, tmp_file text, tmp_host text,
         oss_file text, file_type text, content_type text, file_size bigint, sha256 text, error_code text, error_msg text,
-        error_retryable boolean, upload_failures int, poll_url text, record jsonb)
+        error_retryable boolean, upload_failures int, poll_url text, before jsonb, record jsonb)
     WHERE t.tenant_id = o.tenant_id AND t.id = o.id AND t.attempt = o.attempt AND t.worker_id = o.worker_id
       AND t.state + 0 = 1
     RETURNING t.id, t.attempt, CASE WHEN t.final AND t.callback_lane IS NOT NULL THEN t END AS task

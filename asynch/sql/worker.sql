@@ -70,6 +70,13 @@ FROM unnest(%(names)s::text[], %(tenants)s::bigint[], %(ids)s::bigint[], %(attem
 JOIN asynch_task t ON t.tenant_id = f.tenant_id AND t.id = f.id
 WHERE t.tmp_file = f.name OR (t.state + 0 = 1 AND t.attempt = f.attempt)
 
+-- find_attempt --
+-- When an attempt of a task began, as its record says, and the object that the task names.
+SELECT (r.record ->> 'startedAt')::timestamptz AS began, t.oss_file
+FROM asynch_task t CROSS JOIN LATERAL jsonb_array_elements(t.attempts) AS r(record)
+WHERE t.tenant_id = %(tenant_id)s AND t.id = %(id)s AND (r.record ->> 'attempt')::int = %(attempt)s
+LIMIT 1
+
 -- list_workers --
 -- The living: heard of lately, and their locks are held. A lock taken here goes with the statement.
 SELECT w.id, w.host, w.pid, w.tmp_host, w.threads, w.started_at, w.seen_at, w.info FROM asynch_worker w

@@ -48,6 +48,20 @@ class Storage(Protocol):
 
 
 @runtime_checkable
+class Linking(Storage, Protocol):
+    """A store on a disk of this host, where a file may be an object by a second name."""
+
+    def link(self, key: str, path: Path) -> bool:
+        """Whether the file at `path` is the object now, as after `put`, and that took no longer than to name it.
+
+        What keeps it from that is no error: `put` knows a way, or says why there is none.
+        """
+
+    def holds(self, key: str, path: Path) -> bool:
+        """Whether the object is that very file."""
+
+
+@runtime_checkable
 class Inviting(Protocol):
     """A store into which others may put an object, past this service."""
 

@@ -100,7 +100,7 @@ class LocalStorage:
         sender: Mapping[str, str] | None = None,  # noqa: ARG002 -- the directory asks nobody who he is
     ) -> str:
         """Store the file; FileNotFoundError passes through when `path` itself is gone."""
-        if self._linked(path, key):
+        if self.link(key, path):
             return key
         with path.open("rb") as source, _wrapped(f"put {key}"):
             target = self._path(key)
@@ -117,8 +117,8 @@ class LocalStorage:
             self._remember(target.parent)
         return key
 
-    def _linked(self, path: Path, key: str) -> bool:
-        """Whether a link was all it took: a new object in a directory that a former put has looked at.
+    def link(self, key: str, path: Path) -> bool:
+        """Whether a link was all it took: a new object in a directory that a put of the last second has looked at.
 
         Each system call makes the threads of a worker wait for each other; the long way needs four times as many.
         """
@@ -132,6 +132,12 @@ class LocalStorage:
         except OSError:  # the long way knows what is wrong, or has a way round it
             return False
         return True
+
+    def holds(self, key: str, path: Path) -> bool:
+        """Whether it is a link to the same file."""
+        with suppress(OSError):
+            return self._path(key).samefile(path)
+        return False
 
     def _remember(self, directory: Path) -> None:
         with suppress(OSError):  # pruned in this very moment

@@ -124,6 +124,7 @@ class Outcome(NamedTuple):
     upload_failures: int = 0
     poll_url: str = ""
     along: Along | None = None
+    before: Outcome | None = None  #: a move of the same attempt that is written with it, and comes first
 
 
 def claim(
@@ -254,6 +255,7 @@ def _outcome(o: Outcome) -> dict[str, Any]:
         "error_retryable": failure.retryable if failure else None,
         "upload_failures": o.upload_failures,
         "poll_url": o.poll_url,
+        "before": o.before and o.before.record,
         "record": o.record,
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -148,3 +149,9 @@ def known_files(conn: Connection, files: Mapping[str, tuple[int, int, int]]) -> 
         attempts=[p[2] for p in parts],
     )
     return {r["name"] for r in found}
+
+
+def find_attempt(conn: Connection, *, tenant_id: int, task_id: int, attempt: int) -> tuple[datetime, str] | None:
+    """When an attempt began, and the object that its task names; None where nothing is known of the two."""
+    found = db.row(conn, "find_attempt", tenant_id=tenant_id, id=task_id, attempt=attempt)
+    return (found["began"], found["oss_file"]) if found else None

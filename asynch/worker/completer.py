@@ -37,7 +37,7 @@ class Completer:
         lost: threading.Event,
         note: Callable[[Outcome, Settled], None] = lambda _outcome, _settled: None,
     ) -> None:
-        """`note` hears every outcome that is committed; it must not wait for anything."""
+        """`note` hears every outcome that is committed, of two at once the first; it must not wait for anything."""
         self._pool = pool
         self._note = note
         self._queue_timeout_s = queue_timeout_s
@@ -111,12 +111,15 @@ class Completer:
             return
         for outcome, answer in batch:
             settled = written.get((outcome.claim.id, outcome.claim.attempt))
-            _count(outcome, settled.at if settled else None)
+            first = outcome.before or outcome
+            _count(first, settled.at if settled else None)
             if settled is None:
                 answer.set_exception(StaleClaim(f"{outcome.event.value} of task {outcome.claim.task_id}"))
-            else:
-                self._note(outcome, settled)
-                answer.set_result(settled.at)
+                continue
+            if outcome is not first:
+                _count(outcome, settled.at)
+            self._note(first, settled)
+            answer.set_result(settled.at)
 
     def _settle(self, outcomes: list[Outcome]) -> dict[tuple[int, int], Settled]:
         """Repeat until the database answers: a move that was written after all matches again, or is stale."""
@@ -152,7 +155,7 @@ def _count(outcome: Outcome, at: datetime | None) -> None:
     if at is None or not claim.calls_model:
         return
     if outcome.event is Event.DELIVER:
-        metrics.STORED.observe((at - claim.claimed_at).total_seconds())
+        metrics.STORED.observe(0.0 if outcome.before else (at - claim.claimed_at).total_seconds())
     elif claim.phase is Phase.CALL and outcome.event in (Event.SAVE, Event.FAIL, Event.GIVE_UP):
         metrics.called_by(event).observe((at - claim.started_at).total_seconds())
 

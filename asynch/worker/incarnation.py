@@ -15,6 +15,7 @@ from asynch.cleaner.schedule import Cleaner
 from asynch.errors import CutReason, DatabaseDown, SessionLost, StorageError, UserError
 from asynch.service import progress
 from asynch.service.letters import Letters
+from asynch.storage import Linking
 from asynch.store import news, queue, unneeded, workers
 from asynch.store.queue import Claim, Outcome, Settled
 from asynch.systemd import NOBODY, Manager
@@ -113,6 +114,7 @@ class Incarnation:
             kinds,
             setup.follower,
             setup.storage,
+            setup.storage.link if isinstance(setup.storage, Linking) else lambda _key, _path: False,
             setup.tmp,
             setup.box,
             self._completer,
@@ -233,7 +235,9 @@ class Incarnation:
             "poller": self._poll,
             "beat": partial(beat.run, self._lost, self._stop),
             "uploads": partial(self._hands.claim_uploads, self._closing),
-            "sweep": partial(sweep.run, self._pool, setup.tmp, setup.workshop.incoming, setup.part_ttl_s, self._stop),
+            "sweep": partial(
+                sweep.run, self._pool, setup.tmp, setup.storage, setup.workshop.incoming, setup.part_ttl_s, self._stop
+            ),
             **self._telling.duties(self._stop),
         }
         setup.tmp.look()

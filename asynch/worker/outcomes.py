@@ -38,15 +38,18 @@ def rfc3339(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def key_of(owner_id: int, started_at: datetime, task_id: int, attempt: int, ext: str) -> str:
+    """Where a result lies in storage. The attempt is part of it: two answers of a model never meet under one name."""
+    return f"{owner_id}/{started_at.astimezone(UTC):%Y/%m/%d}/{task_id}-{attempt}.{ext}"
+
+
 def result(claim: Claim, file: ResultFile, *, tmp_host: str) -> Saved:
     """What is known of a result that is whole in its file."""
     kind = filetype.sniff(file.head, whole=file.size_bytes == len(file.head))
-    day = claim.started_at.date().isoformat().replace("-", "/")
     return Saved(
         tmp_file=file.path.name,
         tmp_host=tmp_host,
-        # The attempt is part of the key: two answers of a model never meet under one name.
-        key=f"{claim.owner_id}/{day}/{claim.task_id}-{claim.attempt}.{kind.ext}",
+        key=key_of(claim.owner_id, claim.started_at, claim.id, claim.attempt, kind.ext),
         file_type=kind.ext,
         content_type=kind.content_type,
         size_bytes=file.size_bytes,
@@ -64,6 +67,13 @@ def deferred(terms: Terms, claim: Claim, poll_url: str) -> Outcome:
     """The model works on by itself."""
     record = _record(terms, claim, Phase.CALL, "deferred", http_status=202)
     return Outcome(claim, Event.DEFER, Phase.CALL, Saved(), claim.rank, record=record, poll_url=poll_url)
+
+
+def saved_and_delivered(terms: Terms, claim: Claim, result: Saved) -> Outcome:
+    """The result is in tmp_file, and in storage under its key already: both halves in one move."""
+    outcome = delivered(terms, claim._replace(phase=Phase.UPLOAD, saved=result, payload=None, poll_url=""))
+    record = {name: value for name, value in outcome.record.items() if name != "startedAt"}  # settle says it: now
+    return outcome._replace(before=saved(terms, claim, result), record=record)
 
 
 def delivered(terms: Terms, claim: Claim, address: str = "") -> Outcome:

@@ -13,6 +13,7 @@ POINTS = (
     "called",  # the whole answer is written, not yet synced
     "adopted",  # the result is a file that was on the disk already, under its own name too
     "synced",  # ... and fsynced
+    "linked",  # ... and an object in storage by a second name, of which nobody knows
     "saved",  # phase 1 is committed, the slot not yet given back
     "stored",  # the object is in storage, the row does not know
     "delivered",  # state 2 is committed, the tmp_file still there

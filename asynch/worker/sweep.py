@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 
 from asynch import db
+from asynch.domain import filetype
 from asynch.domain.principal import Caller, Principal, Role
 from asynch.domain.uploads import Status
-from asynch.errors import DatabaseDown
+from asynch.errors import DatabaseDown, StorageError
 from asynch.incoming import Incoming, Left
 from asynch.service import uploads
+from asynch.storage import Linking, Storage
 from asynch.store import files, workers
+from asynch.worker.outcomes import key_of
 from asynch.worker.tmpdir import TmpDir
 
 logger = logging.getLogger(__name__)
@@ -29,33 +32,63 @@ _STILL_S = 60.0
 _BATCH = 1000
 
 
-def run(pool: db.Pool, tmp: TmpDir, incoming: Incoming, part_ttl_s: float, stop: threading.Event) -> None:
+def run(
+    pool: db.Pool, tmp: TmpDir, storage: Storage, incoming: Incoming, part_ttl_s: float, stop: threading.Event
+) -> None:
     """Sweep both until `stop`."""
     swept_at = float("-inf")
     while not stop.is_set():
         if tmp.trouble or monotonic() - swept_at >= _SWEEP_S:
             swept_at = monotonic()
             try:
-                if sweep(pool, tmp) + sweep_incoming(pool, incoming, part_ttl_s=part_ttl_s):
+                if sweep(pool, tmp, storage) + sweep_incoming(pool, incoming, part_ttl_s=part_ttl_s):
                     tmp.freed()
-            except (DatabaseDown, db.Error, OSError) as exc:
+            except (DatabaseDown, db.Error, OSError, StorageError) as exc:
                 logger.warning("sweep failed, will retry", extra={"error": str(exc)})
         stop.wait(_SWEEP_SOON_S)
 
 
-def sweep(pool: db.Pool, tmp: TmpDir) -> int:
+def sweep(pool: db.Pool, tmp: TmpDir, storage: Storage) -> int:
     """Remove what neither is a saved result nor being written by a claim that still holds. Returns how many files.
 
-    Whatever is no result's file by its name is left alone. Raises DatabaseDown, having removed nothing more.
+    Whatever is no result's file by its name is left alone. Raises DatabaseDown, StorageError, having removed nothing
+    more.
     """
     now = time.time()
     old = [name for name, _, changed in tmp.listing() if now - changed > _YOUNG_S]
-    removed = _remove_unknown(pool, tmp, old, tmp.remove) + _remove_unknown(
-        pool, tmp, tmp.scratches(), tmp.remove_scratch
-    )
+
+    def remove(name: str) -> None:
+        if isinstance(storage, Linking):
+            _remove_object(pool, tmp, storage, name)
+        tmp.remove(name)
+
+    removed = _remove_unknown(pool, tmp, old, remove) + _remove_unknown(pool, tmp, tmp.scratches(), tmp.remove_scratch)
     if removed:
         logger.info("removed left-over files", extra={"files": removed})
     return removed
+
+
+def _remove_object(pool: db.Pool, tmp: TmpDir, storage: Linking, name: str) -> None:
+    """Remove the object that this file became, if its worker died before anybody knew of it.
+
+    What a row names was delivered. Of a row that is gone nobody can tell: then the object stays.
+    """
+    path, parts = tmp.file(name), tmp.parts_of(name)
+    try:
+        if parts is None or path.stat().st_nlink == 1:
+            return
+        ext = filetype.sniff_file(path).ext
+    except FileNotFoundError:
+        return
+    tenant_id, task_id, attempt = parts
+    with db.connection(pool) as conn:
+        found = workers.find_attempt(conn, tenant_id=tenant_id, task_id=task_id, attempt=attempt)
+    if found is None:
+        return
+    began, named = found
+    key = key_of(tenant_id, began, task_id, attempt, ext)
+    if key != named and storage.holds(key, path):
+        storage.delete(key)
 
 
 def _remove_unknown(pool: db.Pool, tmp: TmpDir, names: list[str], remove: Callable[[str], None]) -> int:

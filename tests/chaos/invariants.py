@@ -121,7 +121,7 @@ def check_tmp_dirs(farm: Farm, rows: Mapping[int, db.Row]) -> None:
     for path in farm.tmp_dirs:
         for file in path.iterdir():
             os.utime(file, (0, 0))  # a sweep leaves young files alone
-        sweep(farm.pool, TmpDir(path, max_bytes=1))
+        sweep(farm.pool, TmpDir(path, max_bytes=1), farm.live.parts.storage)
         names = {file.name for file in path.iterdir()}
         assert names - needed <= {".host-id", ".incoming", ".scratch"}, f"left in {path.name}"
         assert [*path.glob(".incoming/*"), *path.glob(".scratch/*")] == []

@@ -6,16 +6,17 @@ import signal
 
 import pytest
 
+from asynch import settings
 from asynch.domain.states import State
 from asynch.worker.points import POINTS
 from tests.chaos.farm import Farm
-from tests.chaos.invariants import check_invariants
+from tests.chaos.invariants import check_invariants, stored
 from tests.proxy import Proxy
 from tests.waiting import until
 
 ON_THE_WAY = ("claimed", "tmp_created", "called", "synced", "saved", "stored", "delivered", "tmp_removed")
 #: points that need a failure, a stop, a cancel to be reached; each has a test of its own below
-ASIDE = ("failed", "released", "cancelled", "object_removed")
+ASIDE = ("linked", "failed", "released", "cancelled", "object_removed")
 #: in test_models_work_on, test_callbacks_arrive and test_uploads_arrive
 ELSEWHERE = ("deferred", "done", "adopted")
 
@@ -35,6 +36,19 @@ def test_a_task_survives_a_death_at(farm: Farm, point: str) -> None:
 
     check_invariants(farm)
     assert farm.task(task_id)["state"] == State.SUCCEEDED
+
+
+def test_a_result_that_was_linked_is_no_object_after_a_death_at_linked(farm: Farm) -> None:
+    farm.create_model(maxConcurrency=1)
+    victim = farm.start_worker(crash_point="linked")
+    farm.create(*({"size": 3000 + n} for n in range(6)))  # the first brings storage to know its directory
+
+    victim.died_by_kill()
+    succeeded = farm.ask("SELECT id FROM asynch_task WHERE state = 2")
+    assert len(list(stored(settings.build(farm.sections)))) > len(succeeded)
+    farm.start_worker()
+
+    check_invariants(farm)
 
 
 def test_a_failed_call_is_tried_again_after_a_death_at_failed(farm: Farm) -> None:
