@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue as queues
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -53,6 +54,8 @@ class Hands:
         self._worker_id = worker_id
         self._uploads: queues.SimpleQueue[Callable[[], object] | None] = queues.SimpleQueue()
         self._uploaders = uploaders
+        self._chores: deque[tuple[Claim, Callable[[], None]]] = deque()
+        self._chores_called = False
         self._longest_call_s = longest_call_s
         self._callers = Crew("call", threads, partial(self._call, self._running.call_took))
         self._reserve = Crew("reserve", reserve, partial(self._call, lambda _took_s: None))
@@ -119,8 +122,11 @@ class Hands:
             attempt.leave_to_the_queue(self._parts, run.claim, "no thread came free for it", over)
 
     def aside(self, claim: Claim, work: Callable[[], None]) -> None:
-        """Have an uploader do this for a claim."""
-        self._uploads.put(lambda: self._guard(claim, work))
+        """Have an uploader do this for a claim; one is called for all that came until it begins."""
+        self._chores.append((claim, work))
+        if not self._chores_called:
+            self._chores_called = True
+            self._uploads.put(self._do_chores)
 
     def claim_uploads(self, stop: threading.Event) -> None:
         """Until `stop`: claim this host's saved results whose time has come, as many as the uploaders can take."""
@@ -191,6 +197,13 @@ class Hands:
     def _work_off_uploads(self) -> None:
         while (work := self._uploads.get()) is not None:
             work()
+
+    def _do_chores(self) -> None:
+        self._chores_called = False  # first: what comes from now on may be missed below
+        with suppress(IndexError):
+            while True:
+                claim, work = self._chores.popleft()
+                self._guard(claim, work)
 
     def _upload(self, run: Run) -> None:
         done = partial(self._over, run)
