@@ -371,8 +371,10 @@ def _end_upload(parts: Parts, claim: Claim, at: datetime) -> None:
 
 
 def _end_void_upload(parts: Parts, claim: Claim, address: str, exc: Exception) -> None:
+    """What a lost session had sent to the database may still be written: that object is the sweep's, or the row's."""
     journal.void(claim, exc)
-    _drop_object(parts, claim, address)
+    if isinstance(exc, StaleClaim):
+        _drop_object(parts, claim, address)
 
 
 def store(parts: Parts, claim: Claim, call: Call) -> str:

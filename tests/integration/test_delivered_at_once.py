@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from asynch import db
 from asynch.domain.states import Phase, State
+from asynch.errors import SessionLost, StaleClaim
 from asynch.storage.local import LocalStorage
-from asynch.worker import outcomes
+from asynch.store import queue
+from asynch.store.queue import Claim, Saved
+from asynch.worker import attempt, outcomes
 from asynch.worker.sweep import sweep
 from asynch.worker.tmpdir import TmpDir
 from tests.life import Life
@@ -75,6 +80,34 @@ def test_the_object_of_a_result_that_came_too_late_is_removed(life: Life, caplog
     until(lambda: "is void" in caplog.text)
     until(lambda: not [*(life.home / "files").rglob(f"{late}-1.*")])
     life.cancel([late])
+
+
+@pytest.mark.parametrize("why", [StaleClaim("x"), SessionLost("x")])
+def test_an_object_whose_commit_may_still_come_stays(left: Left, pool: db.Pool, dsn: str, why: Exception) -> None:
+    with worker(dsn) as me:
+        claim = me.claim_one(lane_of(pool))
+    parts = SimpleNamespace(
+        storage=left.storage,
+        names_object=lambda held, address: names(pool, held, address),
+        aside=lambda _claim, work: work(),
+    )
+    answer: Future[datetime] = Future()
+    answer.set_exception(why)
+
+    upload = claim._replace(phase=Phase.UPLOAD, saved=Saved(key=left.key))
+    attempt._after_delivery(parts, upload, left.key, lambda: None, answer)  # type: ignore[arg-type]
+
+    assert left.storage.exists(left.key) == isinstance(why, SessionLost)
+
+
+def lane_of(pool: db.Pool) -> int:
+    with db.connection(pool) as conn:
+        return int(conn.execute("SELECT lane_id FROM asynch_models").fetchall()[0]["lane_id"])
+
+
+def names(pool: db.Pool, claim: Claim, address: str) -> bool:
+    with db.connection(pool) as conn:
+        return queue.names_object(conn, claim, address)
 
 
 # -- in the row ----------------------------------------------------------------------------------------------------
