@@ -6,6 +6,7 @@ so theirs must hold wherever there are rows, even when ANALYZE last saw none.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from datetime import UTC, date, datetime, timedelta
@@ -14,7 +15,7 @@ from typing import Any, cast
 import psycopg
 import pytest
 
-from asynch import db
+from asynch import db, sql
 from asynch.db import Row
 from asynch.domain.principal import Caller, Principal, Role
 from asynch.domain.retry import RetryOn, RetryRule
@@ -163,6 +164,7 @@ OF_WORKERS: dict[str, tuple[Use, set[str]]] = {
         lambda c: workers.cancelled_claims(c, worker_id=1, tasks=[(1, i) for i in IDS]), {KEY},
     ),
     "known_files": (lambda c: workers.known_files(c, {f"1_{i}_1": (1, i, 1) for i in range(1000)}), {KEY}),
+    "find_attempt": (lambda c: workers.find_attempt(c, tenant_id=1, task_id=5, attempt=1), {KEY}),
     "notify_expiring": (lambda c: webhooks.notify_expiring(c, most=1000), {NOTICE, KEY}),
     "names_object": (lambda c: queue.names_object(c, claim(1), "k"), {KEY}),
 }  # fmt: skip
@@ -343,6 +345,9 @@ OF_FILES |= {
     ),
     "end_action": (
         "action", lambda c: actions.end_action(c, tenant_id=1, action_id=1, end=End("failed")), {"asynch_action_pkey"},
+    ),
+    "forget_action_log": (
+        "action_log", lambda c: actions.forget_tries(c, retention_s=60.0, most=10), {"asynch_action_log_pkey"},
     ),
     "list_tries": (
         "action_log", lambda c: actions.list_tries(c, tenant_id=1, wanted=LogFilter(), limit=10, offset=0, cap=100),
@@ -532,6 +537,35 @@ def test_settling_one_task_reads_a_few_blocks(filled: str) -> None:
         touched = blocks(conn, lambda c: queue.settle(c, held, queue_timeout_s=1.0))
 
     assert touched < 60
+
+
+#: tables that grow with use
+LARGE = {
+    f"asynch_{name}" for name in ("task", "op_log", "upload", "file", "action", "action_log", "model_stat", "biz_stat")
+}
+
+
+def without_values(text: str) -> str:
+    """A query with numbers in place of its parameters' names."""
+    for number, name in enumerate(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)), 1):
+        text = text.replace(f"%({name})s", f"${number}")
+    return text.replace("%%", "%")
+
+
+#: a plan depends on how long ago, or how many: they are explained above, with values
+BY_VALUES = {"forget_action_log", "expire_queue", "lose_silent_hosts", "purge", "purgeable"}
+
+
+@pytest.mark.parametrize("name", sorted(sql.catalogue().keys() - BY_VALUES))
+def test_no_query_of_the_catalogue_reads_a_large_table_whole(filled: str, name: str) -> None:
+    with psycopg.connect(filled) as conn:
+        if conn.info.server_version < 160000:
+            pytest.skip("this server explains nothing without values")
+        found = conn.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {without_values(sql.query(name))}".encode())
+        ((plans,),) = found.fetchall()
+
+    read = {node.get("Relation Name") for node in nodes(plans[0]["Plan"]) if node["Node Type"] == "Seq Scan"}
+    assert read & LARGE == set()
 
 
 def test_states_of_the_filled_table_are_what_the_plans_are_about(filled: str) -> None:
