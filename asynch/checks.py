@@ -67,6 +67,7 @@ def _schema(settings: Settings) -> str:
 
 def _locks(settings: Settings) -> str:
     with _pool(settings) as pool, db.connection(pool) as conn:
+        schema.check_version(conn)
         found = survey.locks(conn)
     told = f"{found.slots_configured} slots configured, room for about {found.capacity} locks"
     if found.slots_configured > found.capacity // 2:

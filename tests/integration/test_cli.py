@@ -167,6 +167,17 @@ def test_check_of_what_works_ends_with_0(tmp_path: Path, dsn: str) -> None:
         conn.execute("DELETE FROM asynch_meta WHERE key <> 'schema_version'")
 
 
+def test_check_says_in_a_line_each_that_a_database_has_no_schema(tmp_path: Path, dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("CREATE SCHEMA IF NOT EXISTS bare")
+
+    answer = run("check", env=environ(tmp_path, f"{dsn} options='-c search_path=bare'"))
+
+    failed = [line for line in answer.stdout.splitlines() if not line.startswith("ok ")]
+    assert [line.split()[:2] for line in failed] == [["FAIL", "schema"], ["FAIL", "locks"]]
+    assert all("run `asynch migrate`" in line for line in failed)
+
+
 def test_check_tells_the_version_of_ffmpeg(tmp_path: Path, closed_port: int) -> None:
     answer = run("check", env=environ(tmp_path, nobody(closed_port)))
 
