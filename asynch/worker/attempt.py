@@ -9,65 +9,28 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 
 from asynch import metrics
 from asynch.domain import sender
 from asynch.domain.states import Phase
-from asynch.errors import (
-    CallCut,
-    CutReason,
-    DatabaseDown,
-    ExecutorError,
-    SessionLost,
-    StaleClaim,
-    StorageError,
-    TmpUnavailable,
-)
-from asynch.executors import Call, Done, Follower, Made, Order, Working
-from asynch.secretbox import SecretBox, SecretError
-from asynch.spans import Tracer
-from asynch.storage import Storage
-from asynch.store.queue import Along, Claim, Outcome, Saved
+from asynch.errors import CallCut, ExecutorError, SessionLost, StaleClaim, StorageError, TmpUnavailable
+from asynch.executors import Call, Done, Made, Order, Working
+from asynch.secretbox import SecretError
+from asynch.store.queue import Claim, Saved
 from asynch.worker import journal, outcomes, traces
-from asynch.worker.completer import Completer
+from asynch.worker.endings import drop_object, end_cut, fail, failing, put_back, with_its_mark
+from asynch.worker.parts import Parts
 from asynch.worker.points import reach
 from asynch.worker.running import Run
-from asynch.worker.tmpdir import ResultFile, TmpDir
+from asynch.worker.tmpdir import ResultFile
 from asynch.worker.trades import Trade
 
 logger = logging.getLogger(__name__)
 
 #: how an executor ends
 Ended = Working | Done | Made | None
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What an attempt works with."""
-
-    #: what does the work of a claim, by the scheme of its target
-    trades: Mapping[str, Trade]
-    follower: Follower
-    storage: Storage
-    #: whether this file is the object of this key now; see storage.Linking
-    link: Callable[[str, Path], bool]
-    tmp: TmpDir
-    box: SecretBox
-    completer: Completer
-    terms: outcomes.Terms
-    #: what an outcome leaves elsewhere than in its row
-    mark: Callable[[Outcome], Along | None]
-    #: whether the row of this claim still names the object at this address; asked before an object is removed
-    names_object: Callable[[Claim, str], bool]
-    #: has something done for a claim by a thread that may wait, for one that may not; what it raises fails the attempt
-    aside: Callable[[Claim, Callable[[], None]], None]
-    #: notes what the model said of its progress
-    tell: Callable[[Claim, Working], None]
-    tracer: Tracer
 
 
 def run_call(
@@ -166,13 +129,9 @@ def _after_save(
     except (StaleClaim, SessionLost) as exc:
         journal.void(claim, exc)
     except Exception as exc:
-        parts.aside(claim, partial(_raise, exc))
+        parts.aside(claim, partial(failing, exc))
     finally:
         then(saved)
-
-
-def _raise(exc: Exception) -> None:
-    raise exc
 
 
 def call_or_settle(parts: Parts, run: Run) -> Saved | Working | Done | None:
@@ -184,7 +143,7 @@ def call_or_settle(parts: Parts, run: Run) -> Saved | Working | Done | None:
     try:
         return _call(parts, run)
     except CallCut as cut:
-        _end_cut(parts, claim, cut)
+        end_cut(parts, claim, cut)
     except ExecutorError as error:
         if claim.poll_url and error.transient:
             logger.info("not heard of its result", extra={"task_id": claim.task_id, "error": error.detail})
@@ -242,85 +201,9 @@ def _ask(parts: Parts, trade: Trade, claim: Claim, order: Order, file: ResultFil
 
 
 def _end_done(parts: Parts, claim: Claim, done: Done) -> None:
-    at = parts.completer.write(_with_its_mark(parts, outcomes.done(parts.terms, claim, done.http_status)))
+    at = parts.completer.write(with_its_mark(parts, outcomes.done(parts.terms, claim, done.http_status)))
     reach("done")
     journal.done(claim, at)
-
-
-def _end_cut(parts: Parts, claim: Claim, cut: CallCut, address: str = "") -> None:
-    match cut.reason:
-        case CutReason.TIMEOUT:
-            fail(parts, claim, cut)
-        case CutReason.CANCEL:
-            _end_cancelled(parts, claim, address)
-        case CutReason.DRAIN:
-            put_back(parts, claim, outcomes.WHY_RELEASED[cut.reason])
-        case CutReason.SESSION_LOST:
-            raise SessionLost(cut.detail) from cut
-
-
-def fail(parts: Parts, claim: Claim, error: ExecutorError) -> None:
-    """Settle a failure in either phase; the retry rule says what comes of it. Raises StaleClaim, SessionLost."""
-    outcome = (
-        outcomes.call_failed(parts.terms, claim, error)
-        if claim.phase is Phase.CALL
-        else outcomes.upload_failed(parts.terms, claim, error.detail)
-    )
-    parts.completer.write(_with_its_mark(parts, outcome))
-    reach("failed")
-    _drop_tmp(parts, claim)
-    journal.failed(claim, outcome)
-
-
-def _with_its_mark(parts: Parts, outcome: Outcome) -> Outcome:
-    """The outcome with what it leaves elsewhere than in its row."""
-    along = parts.mark(outcome)
-    return outcome if along is None else outcome._replace(along=along)
-
-
-def put_back(parts: Parts, claim: Claim, why: str) -> None:
-    """Back to its place in the queue, nobody's fault. Raises StaleClaim, SessionLost."""
-    parts.completer.write(outcomes.released(parts.terms, claim, why))
-    reach("released")
-    _after_release(parts, claim, why)
-
-
-def leave_to_the_queue(parts: Parts, claim: Claim, why: str, then: Callable[[], None]) -> None:
-    """Put back what is not in work without waiting for it; `then` runs in the completer's thread."""
-
-    def after(answer: Future[datetime]) -> None:
-        try:
-            answer.result()
-            reach("released")
-            _after_release(parts, claim, why)
-        except (StaleClaim, SessionLost) as exc:
-            journal.void(claim, exc)
-        except Exception as exc:
-            parts.aside(claim, partial(_raise, exc))
-        finally:
-            then()
-
-    parts.completer.submit(outcomes.released(parts.terms, claim, why)).add_done_callback(after)
-
-
-def _after_release(parts: Parts, claim: Claim, why: str) -> None:
-    _drop_tmp(parts, claim)
-    logger.warning("task released", extra={"task_id": claim.task_id, "attempt": claim.attempt, "why": why})
-
-
-def _end_cancelled(parts: Parts, claim: Claim, address: str) -> None:
-    parts.completer.write(_with_its_mark(parts, outcomes.cancelled(parts.terms, claim)))
-    reach("cancelled")
-    _drop_tmp(parts, claim)
-    _drop_object(parts, claim, address)
-    logger.info("task cancelled", extra={"task_id": claim.task_id, "attempt": claim.attempt})
-
-
-def _drop_tmp(parts: Parts, claim: Claim) -> None:
-    """Remove the file of a call that saved nothing; a saved result stays until its task is done with."""
-    if claim.phase is Phase.CALL:
-        parts.tmp.remove(parts.tmp.name_of(claim.tenant_id, claim.id, claim.attempt))
-        reach("tmp_removed")
 
 
 def run_upload(parts: Parts, run: Run, then: Callable[[], None]) -> None:
@@ -335,11 +218,11 @@ def run_upload(parts: Parts, run: Run, then: Callable[[], None]) -> None:
             address = store(parts, claim, run.call)
             run.call.check()
         except CallCut as cut:
-            _end_cut(parts, claim, cut, address)
+            end_cut(parts, claim, cut, address)
         except (StorageError, FileNotFoundError) as exc:
             _end_failed_upload(parts, claim, exc)
         else:
-            answer = parts.completer.submit(_with_its_mark(parts, outcomes.delivered(parts.terms, claim, address)))
+            answer = parts.completer.submit(with_its_mark(parts, outcomes.delivered(parts.terms, claim, address)))
             answer.add_done_callback(partial(_after_delivery, parts, claim, address, then))
             return
     except (StaleClaim, SessionLost) as exc:
@@ -358,7 +241,7 @@ def _after_delivery(
     except (StaleClaim, SessionLost) as exc:
         parts.aside(claim, partial(_end_void_upload, parts, claim, address, exc))
     except Exception as exc:
-        parts.aside(claim, partial(_raise, exc))
+        parts.aside(claim, partial(failing, exc))
     finally:
         then()
 
@@ -374,7 +257,7 @@ def _end_void_upload(parts: Parts, claim: Claim, address: str, exc: Exception) -
     """What a lost session had sent to the database may still be written: that object is the sweep's, or the row's."""
     journal.void(claim, exc)
     if isinstance(exc, StaleClaim):
-        _drop_object(parts, claim, address)
+        drop_object(parts, claim, address)
 
 
 def store(parts: Parts, claim: Claim, call: Call) -> str:
@@ -400,28 +283,10 @@ def _end_failed_upload(parts: Parts, claim: Claim, exc: Exception) -> None:
     if not parts.tmp.file(claim.saved.tmp_file).exists():
         parts.completer.write(outcomes.lost(parts.terms, claim))
         reach("released")
-        _drop_object(parts, claim, "")
+        drop_object(parts, claim, "")
         logger.error("saved result is gone, the model will be called again", extra={"task_id": claim.task_id})
         return
     metrics.STORAGE_ERRORS.labels("put").inc()
-    parts.completer.write(_with_its_mark(parts, outcomes.upload_failed(parts.terms, claim, str(exc))))
+    parts.completer.write(with_its_mark(parts, outcomes.upload_failed(parts.terms, claim, str(exc))))
     reach("failed")
     logger.warning("upload failed", extra={"task_id": claim.task_id, "attempt": claim.attempt, "error": str(exc)})
-
-
-def _drop_object(parts: Parts, claim: Claim, address: str) -> None:
-    """Remove an object that nobody will deliver; one that the row still names stays, whoever wrote the row.
-
-    Killed before this, the object of a cancelled task goes with its row. Without an address it may be there all the
-    same, under the key.
-    """
-    if claim.phase is Phase.CALL:
-        return
-    address = address or claim.saved.key
-    try:
-        if not parts.names_object(claim, address):
-            parts.storage.delete(address)
-            reach("object_removed")
-    except (DatabaseDown, StorageError) as exc:
-        metrics.STORAGE_ERRORS.labels("delete").inc(isinstance(exc, StorageError))
-        logger.warning("an object may be left behind", extra={"task_id": claim.task_id, "error": str(exc)})

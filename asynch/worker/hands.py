@@ -17,9 +17,10 @@ from asynch.executors import Call, Working
 from asynch.store import queue
 from asynch.store.queue import Claim
 from asynch.store.slots import Slot
-from asynch.worker import attempt, outcomes, traces
+from asynch.worker import attempt, endings, outcomes, traces
 from asynch.worker.crew import Crew
 from asynch.worker.following import Following
+from asynch.worker.parts import Parts
 from asynch.worker.running import Run, Running
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Hands:
 
     def __init__(
         self,
-        parts: attempt.Parts,
+        parts: Parts,
         pool: db.Pool,
         running: Running,
         *,
@@ -99,7 +100,7 @@ class Hands:
 
     def _put_back(self, claim: Claim) -> None:
         with suppress(StaleClaim, SessionLost):
-            attempt.put_back(self._parts, claim, outcomes.WHY_RELEASED[CutReason.DRAIN])
+            endings.put_back(self._parts, claim, outcomes.WHY_RELEASED[CutReason.DRAIN])
 
     def call(self, claim: Claim, slots: tuple[Slot, ...]) -> None:
         """Take a claim of phase 0 with its slots; the time of one whose model works on began with its call."""
@@ -119,7 +120,7 @@ class Hands:
         for run in self._callers.stuck(_MOST_WAIT_S):
             self._running.call_ended(run)
             over = partial(self._after_call, run, None)
-            attempt.leave_to_the_queue(self._parts, run.claim, "no thread came free for it", over)
+            endings.leave_to_the_queue(self._parts, run.claim, "no thread came free for it", over)
 
     def aside(self, claim: Claim, work: Callable[[], None]) -> None:
         """Have an uploader do this for a claim; one is called for all that came until it begins."""
@@ -188,7 +189,7 @@ class Hands:
             return
         self._running.add(upload)
         done = partial(self._over, upload)
-        attempt.leave_to_the_queue(self._parts, saved, "the uploaders are far behind", done)
+        endings.leave_to_the_queue(self._parts, saved, "the uploaders are far behind", done)
 
     def _over(self, run: Run) -> None:
         self._running.remove(run)
@@ -220,7 +221,7 @@ class Hands:
                 logger.exception("attempt failed unexpectedly")
                 error = ExecutorError(ErrorCode.INTERNAL, f"internal error: {type(exc).__name__}", transient=True)
                 try:
-                    attempt.fail(self._parts, claim, error)
+                    endings.fail(self._parts, claim, error)
                 except (StaleClaim, SessionLost, db.Error):
                     logger.warning("its failure could not be recorded; it is put back if it is still ours")
                     self._running.in_doubt.set()

@@ -19,10 +19,11 @@ from asynch.storage import Linking
 from asynch.store import news, queue, unneeded, workers
 from asynch.store.queue import Claim, Outcome, Settled
 from asynch.systemd import NOBODY, Manager
-from asynch.worker import attempt, liveness, sweep, traces
+from asynch.worker import liveness, sweep, traces
 from asynch.worker.completer import Completer
 from asynch.worker.hands import Hands
 from asynch.worker.matching import Held
+from asynch.worker.parts import Parts
 from asynch.worker.poller import Poller
 from asynch.worker.processing import LocalExecutor
 from asynch.worker.registering import note_hash
@@ -99,7 +100,7 @@ class Incarnation:
             hand_over=self._take,
         )
 
-    def _parts(self) -> attempt.Parts:
+    def _parts(self) -> Parts:
         setup = self._setup
         kinds = trades(
             models=setup.executor,
@@ -110,7 +111,7 @@ class Incarnation:
             progress_url=self._progress_url,
             letters=Letters(self._pool, setup.box, setup.documents),
         )
-        return attempt.Parts(
+        return Parts(
             kinds,
             setup.follower,
             setup.storage,

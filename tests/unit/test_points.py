@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from asynch.worker import attempt
+from asynch.worker import attempt, endings
 from asynch.worker.points import POINTS
 
-SOURCE = Path(attempt.__file__)
+SOURCES = [Path(str(module.__file__)) for module in (attempt, endings)]
 #: whatever is done with these leaves something behind that a killed process does not take back
 LASTING = {"storage", "executor", "follower"}
 #: what an attempt may ask of its tmp_dir and its file without changing them
@@ -22,7 +22,7 @@ RAW = {"open", "unlink", "rename", "replace", "link", "write_bytes", "write_text
 
 @pytest.fixture(scope="module")
 def tree() -> ast.Module:
-    return ast.parse(SOURCE.read_text())
+    return ast.Module([node for source in SOURCES for node in ast.parse(source.read_text()).body], [])
 
 
 def test_every_lasting_step_of_an_attempt_is_followed_by_a_point(tree: ast.Module) -> None:
