@@ -80,7 +80,7 @@ def _is_stored_at_once(parts: Parts, run: Run, result: Saved) -> bool:
 def _deliver_at_once(parts: Parts, run: Run, result: Saved, then: Callable[[Claim | None], None]) -> None:
     """Both halves in one move, where storing the result took no longer than to name it.
 
-    To hand it to an uploader, with two commits where one will do, took a fifth of all there is to do for a task.
+    To hand it to an uploader, with two commits where one will do, took a tenth of all there is to do for a task.
     Killed before the commit, the model is called again, and the sweep removes file and object.
     """
     outcome = outcomes.saved_and_delivered(parts.terms, run.claim, result)

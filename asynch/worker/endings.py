@@ -33,6 +33,7 @@ def fail(parts: Parts, claim: Claim, error: ExecutorError) -> None:
 
 
 def end_cut(parts: Parts, claim: Claim, cut: CallCut, address: str = "") -> None:
+    """Do what the reason of a cut asks for; `address` has what is stored already. Raises StaleClaim, SessionLost."""
     match cut.reason:
         case CutReason.TIMEOUT:
             fail(parts, claim, cut)
@@ -114,4 +115,5 @@ def drop_object(parts: Parts, claim: Claim, address: str) -> None:
 
 
 def failing(exc: Exception) -> None:
+    """Fail with this, where what fails is known as an attempt's."""
     raise exc

@@ -10,8 +10,8 @@ from datetime import datetime
 import psycopg
 import pytest
 
-from asynch import db
-from asynch.domain.states import State
+from asynch import db, metrics
+from asynch.domain.states import Event, Phase, State
 from asynch.errors import SessionLost, StaleClaim
 from asynch.store.queue import Claim, Outcome, Saved
 from asynch.worker import outcomes
@@ -247,3 +247,29 @@ def test_what_comes_after_the_end_is_void(own_pool: db.Pool, claims: list[Claim]
 
     with pytest.raises(SessionLost):
         completer.write(outcomes.delivered(TERMS, claims[0]))
+
+
+def test_of_two_moves_at_once_the_first_is_heard_and_both_are_counted(own_pool: db.Pool, claims: list[Claim]) -> None:
+    heard: list[tuple[Event, Phase]] = []
+    completer = Completer(
+        own_pool,
+        queue_timeout_s=QUEUE_TIMEOUT_S,
+        lost=threading.Event(),
+        note=lambda outcome, _: heard.append((outcome.event, outcome.claim.phase)),
+    )
+    both = outcomes.saved_and_delivered(TERMS, claims[0], Saved("f", "h", "k"))
+    counted = [("call", "save"), ("upload", "deliver"), ("call", "stale"), ("upload", "stale")]
+    before = [attempts(phase, event) for phase, event in counted]
+
+    completer.write(both)
+    with pytest.raises(StaleClaim):
+        completer.write(both)
+    completer.close()
+
+    assert heard == [(Event.SAVE, Phase.CALL)]
+    assert [attempts(*which) - old for which, old in zip(counted, before, strict=True)] == [1, 1, 1, 0]
+
+
+def attempts(phase: str, event: str) -> float:
+    found = metrics.WORKER.get_sample_value("asynch_attempts_total", {"phase": phase, "event": event, "code": ""})
+    return found or 0.0

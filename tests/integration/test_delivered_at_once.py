@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -47,26 +46,6 @@ def test_results_that_follow_the_first_need_no_second_move(life: Life) -> None:
         assert [(r["phase"], r["outcome"]) for r in row["attempts"]] == [(0, "saved"), (1, "delivered")]
         assert all(r["startedAt"] <= r["finishedAt"] for r in row["attempts"])
     until(lambda: life.tmp_files() == [])
-
-
-def test_its_slot_is_free_again(life: Life) -> None:
-    lane = life.lane(max_concurrency=2)
-    for task in life.create(lane, *[{"sleep": 0.05}] * 12):
-        life.result(task)
-
-    assert life.model.ledger.max_open_by_path[f"/{lane[1]}"] == 2
-
-
-def test_it_counts_as_a_call_that_was_answered(life: Life) -> None:
-    lane = life.lane(max_concurrency=1)
-    for task in life.create(lane, *[{}] * 4):
-        life.result(task)
-
-    def paced() -> list[Any]:
-        with db.connection(life.pool) as conn:
-            return conn.execute("SELECT 1 FROM asynch_pace WHERE lane_id = %s", (lane[0],)).fetchall()
-
-    until(paced)
 
 
 def test_the_object_of_a_result_that_came_too_late_is_removed(life: Life, caplog: pytest.LogCaptureFixture) -> None:
