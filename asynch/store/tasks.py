@@ -110,9 +110,8 @@ def enter_lanes(
     `tenant_queue_limit` is that of a tenant that has none of its own; 0 is none.
     """
     db.rows(conn, "lock_lanes" if alone else "lock_lanes_shared", lanes=sorted(locks))
-    found = db.one(
-        conn, "enter_lanes", tenant_id=tenant_id, names=list(names), n=n, tenant_queue_limit=tenant_queue_limit
-    )
+    asked = orjson.dumps(list(names)).decode()
+    found = db.one(conn, "enter_lanes", tenant_id=tenant_id, names=asked, n=n, tenant_queue_limit=tenant_queue_limit)
     lanes = {
         r["model_name"]: TaskLane(
             r["model_name"],

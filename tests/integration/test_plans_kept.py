@@ -7,8 +7,12 @@ import re
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from asynch import db
+from asynch.domain.principal import Caller, Principal, Role
+from asynch.sql import catalogue, plan_is_kept
+from asynch.store import tasks as store
+from asynch.store.oplog import Operation, insert_op_logs
 from tests.proxy import Proxy
-from tests.rows import add_model, add_tasks
+from tests.rows import TENANT, add_model, add_tasks
 
 #: BackendKeyData of the protocol's version 3.0 or 3.2: its length, the backend's pid, a key of 4 or 32 bytes
 _KEY_DATA = re.compile(rb"K(\x00\x00\x00[\x0c\x28])....", re.DOTALL)
@@ -25,6 +29,24 @@ def plans_kept(dsn: str) -> int:
 
 def test_a_direct_session_keeps_the_plans_of_creation(dsn: str) -> None:
     assert plans_kept(dsn) > 0
+
+
+def test_a_plan_that_may_be_kept_is_kept(dsn: str) -> None:
+    """The planner keeps one after five uses only if plans for the parameters at hand do not look cheaper to it."""
+    caller = Caller(Principal(TENANT, "tests", Role.USER))
+    with db.open_pool(dsn, size=1, name="tests") as pool:
+        lane = add_model(pool)
+        for _ in range(8):
+            with db.transaction(pool) as conn:
+                store.enter_lanes(conn, tenant_id=TENANT, names=["m"], locks=[lane], n=1)
+                insert_op_logs(conn, caller, "createTask", [Operation(model_name="m")])
+            add_tasks(pool, lane)
+        with db.connection(pool) as conn:
+            found = conn.execute("SELECT statement, custom_plans, generic_plans FROM pg_prepared_statements").fetchall()
+    assert len(found) >= sum(map(plan_is_kept, catalogue()))
+    assert [
+        row for row in found if row["custom_plans"] > 5 or (row["custom_plans"] == 5 and not row["generic_plans"])
+    ] == []
 
 
 def test_a_session_whose_key_is_none_of_its_backends_keeps_no_plan(dsn: str) -> None:
