@@ -26,11 +26,16 @@ def run(bench: Bench) -> list[Figure]:
         stock.settle_down(site)
         ids = [row["id"] for row in site.ask("SELECT id FROM asynch_task ORDER BY id")]
         parts = [ids[n : n + _IDS] for n in range(0, len(ids), _IDS)]
-        with site.api() as url, requests.Session() as session, psycopg.connect(site.dsn, row_factory=dict_row) as conn:
+        with site.api() as url, requests.Session() as session, _connected(site) as conn:
             pairs = [(_asked(session, url, a), _updated(conn, b)) for a, b in zip(parts[::2], parts[1::2], strict=True)]
         _check(site)
         name = f"getTaskBatch of {_IDS:,} / its UPDATE … RETURNING"
         return [compared(name, pairs[1:], target=3.0, at_most=True)]  # the first pair fills the caches
+
+
+def _connected(site: Site) -> psycopg.Connection[dict[str, object]]:
+    """As the product runs this statement: a plan for any ids would be made for ten of them, and take six times as long."""
+    return psycopg.connect(site.dsn, row_factory=dict_row, prepare_threshold=None)
 
 
 def _asked(session: requests.Session, url: str, ids: list[int]) -> float:
