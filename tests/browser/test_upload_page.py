@@ -140,11 +140,11 @@ def test_two_pages_do_not_fight_over_a_file(visit: Visit, large: Path) -> None:
     send_half(visit, large)
     other = replace(visit, page=visit.page.context.new_page())
     other.open()
-    expect(other.row("large.png")).to_contain_text("choose the file again to go on")
+    expect(other.row("large.png")).to_contain_text("choose the file again to go on", timeout=A_WHILE)
     other.choose(large)
 
     expect_stored(other, "large.png")
-    expect(visit.row("large.png")).to_contain_text("Another page goes on with this file.")
+    expect(visit.row("large.png")).to_contain_text("Another page goes on with this file.", timeout=A_WHILE)
 
 
 def test_a_cancelled_upload_leaves_no_bytes(visit: Visit, large: Path) -> None:
