@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
+from time import monotonic
+from typing import Protocol
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
@@ -29,8 +32,35 @@ logger = logging.getLogger(__name__)
 #: What an interrupted put left in the store goes after a day: no put takes that long.
 _LEFT_BEHIND_S = 86_400.0
 _SWEEP_EVERY_S = 3600.0
-#: Batches in a row before a duty lets others have the database.
+#: Batches in a row before a duty waits for its next turn.
 _BATCHES = 50
+#: What a batch takes beyond this it waited for a store, and not the database for it.
+_MOST_REST_S = 1.0
+
+
+class Stop(Protocol):
+    """An Event of threads or of processes."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+
+    def wait(self, timeout: float) -> bool:
+        """Sleep, unless it is time to stop."""
+
+
+def in_turns(duty: Callable[[], int], stop: Stop) -> Iterator[int]:
+    """What each batch of a duty did, until there is nothing left: it rests as long as it worked.
+
+    So whatever there is to clean, half of the time the database is left to those who claim.
+    """
+    while not stop.is_set():
+        began = monotonic()
+        done = duty()
+        if done:
+            stop.wait(min(monotonic() - began, _MOST_REST_S))
+        yield done
+        if not done:
+            return
 
 
 class Cleaner:
@@ -70,15 +100,15 @@ class Cleaner:
 
     def _do(self, name: str, duty: Callable[[], int]) -> None:
         try:
-            for _ in range(_BATCHES):
-                if self._stop.is_set() or not self._leads():
-                    return
-                done = duty()
+            if not self._leads():
+                return
+            for done in islice(in_turns(duty, self._stop), _BATCHES):
                 metrics.CLEANED.labels(name).inc(done)
                 metrics.CLEANER_RUN.labels(name).set_to_current_time()
-                if not done:
+                if done:
+                    logger.info("cleaned", extra={"duty": name, "rows": done})
+                if not self._leads():
                     return
-                logger.info("cleaned", extra={"duty": name, "rows": done})
         except (DatabaseDown, db.Error) as exc:
             logger.warning("cleaner failed, will retry", extra={"duty": name, "error": str(exc)})
         except Exception:

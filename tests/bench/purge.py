@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from time import monotonic
 
 from asynch import db
 from asynch.cleaner.purge import purge
+from asynch.cleaner.schedule import in_turns
 from asynch.cleaner.terms import Terms
 from asynch.storage.local import LocalStorage
 from tests.bench import stock
@@ -65,8 +67,8 @@ def _purging(site: Site) -> Iterator[None]:
 
 
 def _purge(dsn: str, home: str, stop: Event) -> None:
-    """As the cleaner's duty: batch after batch, as long as there is anything."""
+    """As the cleaner does it, but without the end of its turn: batch after batch, as long as there is anything."""
     storage = LocalStorage(Path(home) / "files", base_url="http://127.0.0.1", signing_key=b"bench", url_ttl_s=60)
     with db.open_pool(dsn, size=1, name="bench-purge", pinned=True) as pool:
-        while not stop.is_set() and purge(pool, _TERMS, storage):
+        for _ in in_turns(partial(purge, pool, _TERMS, storage), stop):
             pass
