@@ -152,11 +152,11 @@ CREATE TABLE IF NOT EXISTS asynch_task (
     autovacuum_vacuum_cost_delay = 0,
     autovacuum_analyze_scale_factor = 0.05
 );
--- The queue: the claim reads a lane's tasks in order; the lane scan and the depth of a lane read it too.
+-- The queue: the claim reads a lane's tasks in order; the lane scan reads it too.
 CREATE INDEX IF NOT EXISTS asynch_task_queue ON asynch_task (lane_id, rank, enqueue_at, id) WHERE state = 0 AND phase = 0;
 -- The other queue: saved results that a host still has to upload.
 CREATE INDEX IF NOT EXISTS asynch_task_upload ON asynch_task (tmp_host, enqueue_at) WHERE state = 0 AND phase = 1;
--- What runs: the depth of a lane, and what a dead worker left behind.
+-- What runs: what a worker has in hand, and what a dead one left behind.
 CREATE INDEX IF NOT EXISTS asynch_task_running ON asynch_task (lane_id, worker_id) WHERE state = 1;
 -- What the cleaner must look at next, one range for each of its duties.
 CREATE INDEX IF NOT EXISTS asynch_task_wake ON asynch_task (state, final, wake_at) WHERE state <> 1;
@@ -181,6 +181,13 @@ CREATE INDEX IF NOT EXISTS asynch_task_notice
 -- Since version 3: whose model works on already; the claim takes them before any new call. Nearly always empty.
 CREATE INDEX IF NOT EXISTS asynch_task_polled ON asynch_task (lane_id, enqueue_at)
     WHERE state = 0 AND phase = 0 AND poll_url <> '';
+-- Since version 7: the number that was drawn as it entered its lane, behind the lane's lock; one that runs again enters
+-- anew. So who counts alone in the lane knows below which number nobody is left, and that nobody will come there.
+-- In two steps: a default that differs from row to row would write the whole table anew.
+ALTER TABLE asynch_task ADD COLUMN IF NOT EXISTS entry bigint NOT NULL DEFAULT 0;
+ALTER TABLE asynch_task ALTER COLUMN entry SET DEFAULT nextval('asynch_id');
+-- What is not over yet: the depth of a lane.
+CREATE INDEX IF NOT EXISTS asynch_task_open ON asynch_task (lane_id, entry) WHERE NOT final;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Workers and hosts. A worker holds pg_advisory_lock(id) on its lock session; who can take that lock knows it is dead.
@@ -634,5 +641,5 @@ CREATE TABLE IF NOT EXISTS asynch_unneeded (
 -- Since version 6: one that could not be removed is due again then; null: as soon as its worker had its time.
 ALTER TABLE asynch_unneeded ADD COLUMN IF NOT EXISTS due_at timestamptz;
 
-INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '6')
+INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '7')
 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE asynch_meta.value::integer < excluded.value::integer;

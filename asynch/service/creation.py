@@ -183,8 +183,9 @@ class Creation:
         """
         lanes = {item[0] for item in checked if not isinstance(item, Refused)}
         limits = {key: limit for lane in lanes for key, limit in lane.ceilings.items()}
-        depths = {lane.lane_id: store.lane_depth(conn, lane.lane_id) for lane in lanes}
-        depths |= {key: store.tenant_depth(conn, tenant_id) for key in limits.keys() - depths.keys()}
+        since = {key: self.rooms.since(key, queue_limit=limit, drawn=drawn) for key, limit in limits.items()}
+        depths = {n: store.lane_depth(conn, n, since=since[n]) for n in {lane.lane_id for lane in lanes}}
+        depths |= {key: store.tenant_depth(conn, tenant_id, since=since[key]) for key in limits.keys() - depths.keys()}
         taken: Counter[int] = Counter()
         filled: list[Placed | Refused] = []
         for item in checked:
@@ -198,8 +199,7 @@ class Creation:
                     taken.update(lane.ceilings.keys())
             filled.append(item)
         for key, found in depths.items():
-            room = limits[key] - found.depth - found.returning
-            self.rooms.counted(key, queue_limit=limits[key], drawn=drawn, room=room)
+            self.rooms.counted(key, queue_limit=limits[key], drawn=drawn, found=found)
         return filled
 
     def _note_refused(

@@ -4,27 +4,54 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from asynch.store.tasks import Depth
+
+
+class _Room(NamedTuple):
+    """What a count told of a lane."""
+
+    queue_limit: int
+    drawn: int  #: the last number that was drawn before it
+    bound: int  #: up to which number the lane cannot be full
+    since: int  #: below which number none of its tasks is left
 
 
 @dataclass(slots=True)
 class Rooms:
-    """What this process knows: up to which drawn number a lane cannot be full.
+    """What this process knows: up to which drawn number a lane cannot be full, and from where on to count again.
 
     Every task that enters any lane draws a number of one sequence. A lane that had room for r tasks when d numbers
     were drawn cannot be over its limit before number d + r is drawn, whoever drew them, on whatever host. So a
-    creator counts only when that bound is used up, and then alone in the lane.
+    creator counts only when that bound is used up, and then alone in the lane: whoever comes after it draws a higher
+    number than all that it saw, so below the first of those nobody will ever be. The next count begins there, and
+    has nothing to do with what a held snapshot keeps of the lane's past.
     """
 
-    _bounds: dict[int, tuple[int, int]] = field(default_factory=dict)  # lane: (queue_limit, bound)
+    _rooms: dict[int, _Room] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def covers(self, lane_id: int, *, queue_limit: int, drawn: int) -> bool:
         """Whether the task with this number surely fits."""
         with self._lock:
-            known = self._bounds.get(lane_id)
-        return known is not None and known[0] == queue_limit and drawn <= known[1]
+            known = self._rooms.get(lane_id)
+        return known is not None and known.queue_limit == queue_limit and known.drawn <= drawn <= known.bound
 
-    def counted(self, lane_id: int, *, queue_limit: int, drawn: int, room: int) -> None:
-        """A count gave `room` when `drawn` numbers were drawn."""
+    def since(self, lane_id: int, *, queue_limit: int, drawn: int) -> int:
+        """From which number on to count when `drawn` numbers are drawn.
+
+        From the beginning where the limit is another than at the last count: creators had other locks then. And where
+        fewer numbers are drawn than were at the last count: the database is another, restored from a backup.
+        """
         with self._lock:
-            self._bounds[lane_id] = (queue_limit, drawn + max(0, room))
+            known = self._rooms.get(lane_id)
+        trusted = known is not None and known.queue_limit == queue_limit and known.drawn <= drawn
+        return known.since if known is not None and trusted else 0
+
+    def counted(self, lane_id: int, *, queue_limit: int, drawn: int, found: Depth) -> None:
+        """Someone alone in the lane found so much in it when `drawn` numbers were drawn."""
+        room = max(0, queue_limit - found.depth - found.returning)
+        since = drawn if found.first is None else min(found.first, drawn)
+        with self._lock:
+            self._rooms[lane_id] = _Room(queue_limit, drawn, drawn + room, since)

@@ -186,9 +186,6 @@ class Tasks:
             changed = store.rerun(
                 conn, tenant_id=tenant_id, ids=ids, updater=user, queue_timeout_s=self.queue_timeout_s
             )
-            if changed:
-                # They enter a lane like new tasks, so they draw numbers: the rooms of all creators depend on it.
-                store.draw_ids(conn, len(changed))
             news.announce(conn, {lane for _, lane in changed})
             return self._noted(conn, caller, "retryTask", ids, [task_id for task_id, _ in changed])
 

@@ -50,25 +50,13 @@ WHERE tenant_id = ANY(%(tenants)s::bigint[]) AND deleted_at IS NULL
   AND (%(name)s::text IS NULL OR strpos(model_name, %(name)s) > 0)
 
 -- open_tasks_of_lane --
--- One branch a partial index: a tenant's final tasks are not read.
-SELECT id FROM (
-    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 0 AND phase = 0
-    UNION ALL
-    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 0 AND phase = 1
-    UNION ALL
-    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 1
-    UNION ALL
-    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 3 AND NOT final
-) t ORDER BY id
+SELECT t.id FROM asynch_task t
+WHERE t.tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND t.lane_id = %(lane_id)s AND NOT t.final
+ORDER BY t.id
 
 -- count_open_tasks --
 SELECT count(*) AS total FROM (
-    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 0 AND phase = 0
-    UNION ALL
-    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 0 AND phase = 1
-    UNION ALL
-    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 1
-    UNION ALL
-    SELECT id FROM asynch_task WHERE tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND lane_id = %(lane_id)s AND state = 3 AND NOT final
+    SELECT 1 FROM asynch_task t
+    WHERE t.tenant_id IN (%(tenant_id)s, ~%(tenant_id)s::bigint) AND t.lane_id = %(lane_id)s AND NOT t.final
     LIMIT %(at_most)s
 ) t

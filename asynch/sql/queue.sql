@@ -78,21 +78,18 @@ SELECT count(*)::int AS waiting FROM asynch_task t
 WHERE t.lane_id = %(lane_id)s AND t.state = 0 AND t.phase = 0 AND t.poll_url <> ''
 
 -- lane_depth --
--- States 0 and 1 of a lane, and what may come back into it: failures that wait for their retry.
-SELECT (SELECT count(*) FROM asynch_task WHERE lane_id = %(lane_id)s AND state = 0 AND phase = 0)
-     + (SELECT count(*) FROM asynch_task WHERE lane_id = %(lane_id)s AND state = 0 AND phase = 1)
-     + (SELECT count(*) FROM asynch_task WHERE lane_id = %(lane_id)s AND state = 1) AS depth,
-       (SELECT count(*) FROM asynch_task WHERE lane_id = %(lane_id)s AND state = 3 AND NOT final) AS returning
+-- States 0 and 1 of a lane, what may come back into it (failures that wait for their retry), and the first entry of
+-- these, from an entry on: what lies before it is dead, and a held snapshot keeps it in the index.
+SELECT count(*) FILTER (WHERE t.state <> 3) AS depth, count(*) FILTER (WHERE t.state = 3) AS returning, min(t.entry) AS first
+FROM asynch_task t WHERE t.lane_id = %(lane_id)s AND NOT t.final AND t.entry >= %(since)s
 
 -- tenant_depth --
 -- As lane_depth, over all lanes of a tenant's models.
-SELECT coalesce(sum(d.depth), 0)::bigint AS depth, coalesce(sum(d.returning), 0)::bigint AS returning
+SELECT count(*) FILTER (WHERE t.state <> 3) AS depth, count(*) FILTER (WHERE t.state = 3) AS returning, min(t.entry) AS first
 FROM asynch_models m CROSS JOIN LATERAL (
-    SELECT (SELECT count(*) FROM asynch_task q WHERE q.lane_id = m.lane_id AND q.state = 0 AND q.phase = 0)
-         + (SELECT count(*) FROM asynch_task q WHERE q.lane_id = m.lane_id AND q.state = 0 AND q.phase = 1)
-         + (SELECT count(*) FROM asynch_task q WHERE q.lane_id = m.lane_id AND q.state = 1) AS depth,
-           (SELECT count(*) FROM asynch_task q WHERE q.lane_id = m.lane_id AND q.state = 3 AND NOT q.final) AS returning
-) d
+    SELECT q.state, q.entry FROM asynch_task q
+    WHERE q.lane_id = m.lane_id AND NOT q.final AND q.entry >= %(since)s OFFSET 0
+) t
 WHERE m.tenant_id = %(tenant_id)s AND m.kind = 'model'
 
 -- tenant_key --

@@ -3,7 +3,8 @@
 -- insert_tasks, plan kept --
 -- One JSON text brings all rows: for 10,000 of them it is written and read several times faster than an array a column.
 -- It is read once for all that is told of tasks: the op log, whose rows take their tasks' ids, and the statistics, one
--- row a bizName. `logged` is what the op log shows where that is not the payload itself.
+-- row a bizName. `logged` is what the op log shows where that is not the payload itself. Their ids were drawn in this
+-- session, behind the locks of the lanes.
 WITH item AS MATERIALIZED (
     SELECT t.* FROM json_to_recordset(%(tasks)s::json) AS t(id bigint, lane_id int, model_name text, rank smallint,
         delay_s float8, not_before timestamptz, queue_timeout_s int, expire_notice_s int, biz_name text, client_ref text,
@@ -11,11 +12,11 @@ WITH item AS MATERIALIZED (
 ), created AS (
     INSERT INTO asynch_task (id, tenant_id, lane_id, model_name, creator, updater, rank, enqueue_at, wake_at,
         queue_timeout_seconds, expire_notice_seconds, biz_name, client_ref, metadata, input_ref, request_payload, callback_url,
-        callback_lane, trace_context, upload_headers)
+        callback_lane, trace_context, upload_headers, entry)
     SELECT t.id, %(tenant_id)s, t.lane_id, t.model_name, %(creator)s, %(creator)s, t.rank,
            d.due, d.due + make_interval(secs => coalesce(t.queue_timeout_s, %(queue_timeout_s)s::float8)),
            t.queue_timeout_s, t.expire_notice_s, coalesce(t.biz_name, ''), coalesce(t.client_ref, ''), t.metadata, t.input_ref,
-           t.request_payload, coalesce(t.callback_url, ''), t.callback_lane, %(trace_context)s, %(upload_headers)s
+           t.request_payload, coalesce(t.callback_url, ''), t.callback_lane, %(trace_context)s, %(upload_headers)s, currval('asynch_id')
     FROM item t
     CROSS JOIN LATERAL (
         SELECT greatest(now(), coalesce(t.not_before, now() + make_interval(secs => coalesce(t.delay_s, 0)))) AS due) d

@@ -74,6 +74,7 @@ class Depth:
 
     depth: int
     returning: int
+    first: int | None  #: entry of the first of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +128,16 @@ def enter_lanes(
     return lanes, found["ids"], found["drawn"]
 
 
-def lane_depth(conn: Connection, lane_id: int) -> Depth:
-    """How full a lane is."""
-    found = db.one(conn, "lane_depth", lane_id=lane_id)
-    return Depth(found["depth"], found["returning"])
+def lane_depth(conn: Connection, lane_id: int, *, since: int = 0) -> Depth:
+    """How full a lane is with what entered it from an entry on."""
+    found = db.one(conn, "lane_depth", lane_id=lane_id, since=since)
+    return Depth(found["depth"], found["returning"], found["first"])
 
 
-def tenant_depth(conn: Connection, tenant_id: int) -> Depth:
-    """How full all lanes of a tenant's models are together."""
-    found = db.one(conn, "tenant_depth", tenant_id=tenant_id)
-    return Depth(found["depth"], found["returning"])
+def tenant_depth(conn: Connection, tenant_id: int, *, since: int = 0) -> Depth:
+    """How full all lanes of a tenant's models are together with what entered them from an entry on."""
+    found = db.one(conn, "tenant_depth", tenant_id=tenant_id, since=since)
+    return Depth(found["depth"], found["returning"], found["first"])
 
 
 def tenant_key(conn: Connection, tenant_id: int) -> int | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from time import monotonic
 
 import psycopg
 
+from asynch import db
 from asynch.domain.principal import Caller, Principal, Role
 from asynch.executors.egress import Policy
 from asynch.secretbox import SecretBox
@@ -73,7 +73,7 @@ def _wear(load: Load, seconds: float, completions: int) -> None:
 
 def _creates(site: Site, seconds: float) -> float:
     """By one creator, with nobody else at work: what is left is what the dead rows cost."""
-    counted = Creation(
+    creation = Creation(
         site.pool,
         Announcer(site.pool, news.announce),
         Rooms(),
@@ -87,7 +87,8 @@ def _creates(site: Site, seconds: float) -> float:
     made, began = 0, monotonic()
     while monotonic() - began < seconds:
         if made % _COUNT_EVERY == 0:
-            counted = replace(counted, rooms=Rooms())
-        counted.create(_CALLER, task, None)
+            with db.connection(site.pool) as conn:
+                conn.execute("SELECT setval('asynch_id', nextval('asynch_id') + %s)", [stock.QUEUE_LIMIT])
+        creation.create(_CALLER, task, None)
         made += 1
     return made / (monotonic() - began)

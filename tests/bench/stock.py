@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from asynch import db
 from tests.bench.place import Site
 
+#: of every lane
+QUEUE_LIMIT = 2_000_000_000
+
 _LANES = """
     INSERT INTO asynch_models (tenant_id, model_name, base_url, route, max_concurrency, queue_limit, timeout_seconds,
         max_result_bytes)
     SELECT CASE WHEN %(each)s THEN %(tenant)s + n ELSE %(tenant)s END, %(name)s || '-' || n, %(url)s, %(route)s,
-           %(slots)s, 2000000000, 3600, 1::bigint << 40
+           %(slots)s, %(queue_limit)s, 3600, 1::bigint << 40
     FROM generate_series(0, %(count)s - 1) AS n ORDER BY n RETURNING lane_id"""
 
 _TASKS = """
@@ -46,7 +49,10 @@ def add_lanes(
     """Lanes of one tenant (or one tenant each, from `tenant` on), named `name`-0 and so on; their ids."""
     params = {"count": count, "slots": slots, "url": url, "route": route, "tenant": tenant, "each": tenant_each}
     with db.transaction(site.pool) as conn:
-        return [row["lane_id"] for row in conn.execute(_LANES, {**params, "name": name}).fetchall()]
+        return [
+            row["lane_id"]
+            for row in conn.execute(_LANES, {**params, "name": name, "queue_limit": QUEUE_LIMIT}).fetchall()
+        ]
 
 
 def add_tasks(

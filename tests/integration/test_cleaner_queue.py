@@ -140,7 +140,8 @@ def test_the_depth_of_a_lane_foresees_its_retries(pool: db.Pool) -> None:
     bend(pool, tasks[1:2], state=3, final=True)
 
     with db.connection(pool) as conn:
-        assert store.lane_depth(conn, lane) == store.Depth(depth=2, returning=1)
+        found = store.lane_depth(conn, lane)
+    assert (found.depth, found.returning) == (2, 1)
 
 
 # -- expire --------------------------------------------------------------------------------------------------------

@@ -37,8 +37,8 @@ LANES, ROWS = 1000, 50_000
 KEEP = workers.Retention(60.0, 60.0)
 TERMS = outcomes.Terms("tests", 60.0, 60.0)
 
-KEY, QUEUE, POLLED, UPLOAD, RUNNING, WAKE, NOTICE, CHILDREN = (
-    f"asynch_task_{name}" for name in ("pkey", "queue", "polled", "upload", "running", "wake", "notice", "children")
+KEY, QUEUE, POLLED, UPLOAD, RUNNING, OPEN, WAKE, NOTICE, CHILDREN = (
+    f"asynch_task_{name}" for name in ("pkey", "queue", "polled", "upload", "running", "open", "wake", "notice", "children")
 )  # fmt: skip
 
 #: 1,000 lanes of 10 tenants; of each 50 tasks 20 wait, 5 run, 5 are saved, 5 failed, 10 are fetched, 5 cancelled
@@ -179,10 +179,10 @@ OF_REQUESTS: dict[str, tuple[Use, set[str]]] = {
     "unfinished": (lambda c: store.unfinished(c, tenant_id=1, ids=IDS), {KEY}),
     "versions": (lambda c: store.versions(c, [(1, i) for i in IDS]), {KEY}),
     "place": (lambda c: store.find_place(c, tenant_id=1, task_id=5, most=1000), {KEY, QUEUE}),
-    "tenant_depth": (lambda c: store.tenant_depth(c, 1), {QUEUE, UPLOAD, RUNNING, WAKE}),
+    "tenant_depth": (lambda c: store.tenant_depth(c, 1), {OPEN}),
     "cancel": (lambda c: store.cancel(c, tenant_id=1, ids=IDS, updater="u", failed_retention_s=1.0), {KEY}),
     "rerun": (lambda c: store.rerun(c, tenant_id=1, ids=IDS, updater="u", queue_timeout_s=1.0), {KEY}),
-    "lane_depth": (lambda c: store.lane_depth(c, 500), {QUEUE, UPLOAD, RUNNING, WAKE}),
+    "lane_depth": (lambda c: store.lane_depth(c, 500), {OPEN}),
     "list_tasks": (
         lambda c: store.list_tasks(c, tenant_id=1, wanted=WANTED, limit=10, offset=0, cap=100), {KEY},
     ),
@@ -201,7 +201,7 @@ OF_REQUESTS: dict[str, tuple[Use, set[str]]] = {
         lambda c: webhooks.list_deliveries(c, tenant_id=1, wanted=DeliveryFilter(5), limit=10, offset=0, cap=100),
         {CHILDREN, KEY},
     ),
-    "open_tasks": (lambda c: model_store.open_tasks(c, a_model()), {QUEUE, UPLOAD, RUNNING, WAKE}),
+    "open_tasks": (lambda c: model_store.open_tasks(c, a_model()), {OPEN}),
 }  # fmt: skip
 
 
@@ -518,6 +518,25 @@ def test_a_claim_that_begins_at_a_mark_does_not_read_what_lies_before_it(deep: s
         whole = blocks(conn, lambda c: queue.claim(c, **terms))
 
     assert from_mark < 200
+    assert whole > 400
+
+
+def test_a_count_that_begins_where_the_last_one_found_somebody_does_not_read_what_is_over(dsn: str) -> None:
+    with db.open_session(dsn, name="tests") as conn, psycopg.connect(dsn) as holder:
+        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        holder.execute("SELECT count(*) FROM asynch_models")  # from now on nothing dead can be removed
+        conn.execute(
+            b"INSERT INTO asynch_task (id, tenant_id, lane_id, model_name) "
+            b"SELECT 2000000 + n, 78, 7778, 'worn' FROM generate_series(1, 20000) AS n"
+        )
+        conn.execute(b"UPDATE asynch_task SET state = 4, final = true WHERE lane_id = 7778 AND id <= 2019900")
+        found = store.lane_depth(conn, 7778)
+        assert (found.depth, store.lane_depth(conn, 7778, since=found.first or 0)) == (100, found)
+
+        from_there = blocks(conn, lambda c: store.lane_depth(c, 7778, since=found.first or 0))
+        whole = blocks(conn, lambda c: store.lane_depth(c, 7778))
+
+    assert from_there < 50
     assert whole > 400
 
 

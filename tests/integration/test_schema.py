@@ -132,7 +132,7 @@ def test_tasks_of_version_1_get_what_came_later(blank: str) -> None:
     run(
         blank,
         "ALTER TABLE asynch_task DROP COLUMN upload_headers, DROP COLUMN call_attempt, DROP COLUMN progress_at, "
-        "DROP COLUMN callback_lane, DROP COLUMN timeout_seconds, DROP COLUMN retry_schedule",
+        "DROP COLUMN callback_lane, DROP COLUMN timeout_seconds, DROP COLUMN retry_schedule, DROP COLUMN entry",
     )
     run(blank, "DROP INDEX asynch_task_polled, asynch_task_children, asynch_task_notice")
     run(blank, "UPDATE asynch_meta SET value = '1' WHERE key = 'schema_version'")
@@ -256,6 +256,7 @@ def test_tasks_have_these_indexes_and_no_other(pool: db.Pool) -> None:
             "btree ((((wake_at AT TIME ZONE 'UTC'::text) - make_interval(secs => "
             "(expire_notice_seconds)::double precision)))) WHERE (final AND (expire_notice_seconds > 0))",
         ),
+        ("asynch_task_open", "btree (lane_id, entry) WHERE (NOT final)"),
         ("asynch_task_pkey", "btree (tenant_id, id)"),
         (
             "asynch_task_polled",
