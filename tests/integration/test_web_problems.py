@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from urllib.parse import urlsplit
 
 import psycopg
@@ -16,10 +17,6 @@ from asynch.service import schema
 from asynch.web import health
 from tests.database import run_on
 from tests.live import Live, MakeParts, serving
-
-
-def connection(live: Live) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection(urlsplit(live.url).netloc, timeout=10)
 
 
 def test_an_unknown_path_is_a_problem_document(live: Live) -> None:
@@ -61,14 +58,14 @@ def test_without_authentication_only_json_is_read(live: Live, media_type: str | 
 
 
 def test_a_body_over_its_limit_is_refused_by_its_length_alone(live: Live) -> None:
-    conn = connection(live)
-    conn.putrequest("POST", "/model/listModel")
-    conn.putheader("Content-Type", "application/json")
-    conn.putheader("Content-Length", str(10**12))
-    conn.endheaders()
-    answer = conn.getresponse()
+    with closing(http.client.HTTPConnection(urlsplit(live.url).netloc, timeout=10)) as conn:
+        conn.putrequest("POST", "/model/listModel")
+        conn.putheader("Content-Type", "application/json")
+        conn.putheader("Content-Length", str(10**12))
+        conn.endheaders()
+        answer = conn.getresponse()
 
-    assert (answer.status, json.loads(answer.read())["code"]) == (413, "body_too_large")
+        assert (answer.status, json.loads(answer.read())["code"]) == (413, "body_too_large")
 
 
 def test_a_chunked_body_over_its_limit_is_refused(make_parts: MakeParts) -> None:
