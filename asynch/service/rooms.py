@@ -46,8 +46,9 @@ class Rooms:
         """
         with self._lock:
             known = self._rooms.get(lane_id)
-        trusted = known is not None and known.queue_limit == queue_limit and known.drawn <= drawn
-        return known.since if known is not None and trusted else 0
+        if known is None or known.queue_limit != queue_limit or drawn < known.drawn:
+            return 0
+        return known.since
 
     def counted(self, lane_id: int, *, queue_limit: int, drawn: int, found: Depth) -> None:
         """Someone alone in the lane found so much in it when `drawn` numbers were drawn."""

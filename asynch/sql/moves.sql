@@ -217,8 +217,8 @@ RETURNING t.lane_id
 -- saved result are tried for as long again. Not those whose time is over: the purge may have removed their objects.
 -- They enter a lane like new tasks, so they draw numbers: the rooms of all creators depend on it.
 UPDATE asynch_task t
-SET state = 0, final = false, entry = nextval('asynch_id'), retry_count = 0, crash_count = 0, upload_failures = 0, poll_url = '', enqueue_at = now(),
-    rank = t.rank | 1, started_at = CASE t.phase WHEN 1 THEN now() ELSE t.started_at END,
+SET state = 0, final = false, retry_count = 0, crash_count = 0, upload_failures = 0, poll_url = '', enqueue_at = now(),
+    entry = nextval('asynch_id'), rank = t.rank | 1, started_at = CASE t.phase WHEN 1 THEN now() ELSE t.started_at END,
     expire_at = NULL, finished_at = NULL, error_code = '', error_msg = '', error_retryable = NULL,
     expire_notice_seconds = abs(t.expire_notice_seconds),
     wake_at = CASE WHEN t.phase = 0

@@ -16,7 +16,8 @@ WITH item AS MATERIALIZED (
     SELECT t.id, %(tenant_id)s, t.lane_id, t.model_name, %(creator)s, %(creator)s, t.rank,
            d.due, d.due + make_interval(secs => coalesce(t.queue_timeout_s, %(queue_timeout_s)s::float8)),
            t.queue_timeout_s, t.expire_notice_s, coalesce(t.biz_name, ''), coalesce(t.client_ref, ''), t.metadata, t.input_ref,
-           t.request_payload, coalesce(t.callback_url, ''), t.callback_lane, %(trace_context)s, %(upload_headers)s, currval('asynch_id')
+           t.request_payload, coalesce(t.callback_url, ''), t.callback_lane, %(trace_context)s, %(upload_headers)s,
+           currval('asynch_id')
     FROM item t
     CROSS JOIN LATERAL (
         SELECT greatest(now(), coalesce(t.not_before, now() + make_interval(secs => coalesce(t.delay_s, 0)))) AS due) d
