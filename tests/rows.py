@@ -16,11 +16,12 @@ from asynch.domain.principal import Caller, Principal, Role
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import Phase, State
 from asynch.store import queue, slots, workers
-from asynch.store import tasks as store
+from asynch.store.creation import Entry, Made, Request, create_tasks
 from asynch.store.models import ModelSpec, insert_model
 from asynch.store.queue import Claim, Saved, Target
 from asynch.store.slots import Slot
-from asynch.store.tasks import NewTask
+from asynch.store.tasks import NewTask, TaskLane
+from asynch.store.webhooks import find_lanes
 
 TENANT = 1
 HOST = "host-a"  #: a tmp_host
@@ -32,25 +33,20 @@ def add_model(pool: db.Pool, name: str = "m", *, tenant_id: int = TENANT, **spec
     with db.transaction(pool) as conn:
         chosen = ModelSpec(**{"model_name": name, "base_url": "http://127.0.0.1:1", **spec})
         insert_model(conn, tenant_id=tenant_id, creator="tests", spec=chosen)
-        return store.enter_lanes(conn, tenant_id=tenant_id, names=[name])[0][name].lane_id
+        return find_lanes(conn, tenant_id=tenant_id, names=[name])[name]
 
 
 def add_tasks(
     pool: db.Pool, lane_id: int, count: int = 1, *, tenant_id: int = TENANT, creator: str = "tests", **fields: Any
 ) -> list[int]:
     """Tasks of a lane, in one transaction; their ids in order of creation."""
-    with db.transaction(pool) as conn:
-        ids, _ = store.draw_ids(conn, count)
-        task = NewTask(**{"model_name": "m", "payload": "{}", **fields})
-        store.insert_tasks(
-            conn,
-            Caller(Principal(tenant_id, creator, Role.USER)),
-            [(i, lane_id, task) for i in ids],
-            queue_timeout_s=QUEUE_TIMEOUT_S,
-            timezone="UTC",
-            log_payloads=True,
-        )
-    return ids
+    task = NewTask(**{"model_name": "m", "payload": "{}", **fields})
+    request = Request(Caller(Principal(tenant_id, creator, Role.USER)), QUEUE_TIMEOUT_S, "UTC", log_payloads=True)
+    lane = TaskLane("m", lane_id, enabled=True, method="POST", queue_limit=0)
+    with db.connection(pool) as conn:
+        made = create_tasks(conn, request, [(lane, task)] * count, Entry())
+    assert isinstance(made, Made)
+    return made.ids
 
 
 def add_task(pool: db.Pool, lane_id: int, **fields: Any) -> int:

@@ -9,12 +9,12 @@ from typing import NamedTuple
 from asynch.store.tasks import Depth
 
 
-class _Room(NamedTuple):
+class Room(NamedTuple):
     """What a count told of a lane."""
 
     queue_limit: int
     drawn: int  #: the last number that was drawn before it
-    bound: int  #: up to which number the lane cannot be full
+    bound: int  #: after the former and up to this number, the lane cannot be full
     since: int  #: below which number none of its tasks is left
 
 
@@ -29,14 +29,14 @@ class Rooms:
     has nothing to do with what a held snapshot keeps of the lane's past.
     """
 
-    _rooms: dict[int, _Room] = field(default_factory=dict)
+    _rooms: dict[int, Room] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def covers(self, lane_id: int, *, queue_limit: int, drawn: int) -> bool:
-        """Whether the task with this number surely fits."""
+    def known(self, lane_id: int, *, queue_limit: int) -> Room | None:
+        """What the last count under this limit told."""
         with self._lock:
-            known = self._rooms.get(lane_id)
-        return known is not None and known.queue_limit == queue_limit and known.drawn <= drawn <= known.bound
+            room = self._rooms.get(lane_id)
+        return room if room is not None and room.queue_limit == queue_limit else None
 
     def since(self, lane_id: int, *, queue_limit: int, drawn: int) -> int:
         """From which number on to count when `drawn` numbers are drawn.
@@ -55,4 +55,4 @@ class Rooms:
         room = max(0, queue_limit - found.depth - found.returning)
         since = drawn if found.first is None else min(found.first, drawn)
         with self._lock:
-            self._rooms[lane_id] = _Room(queue_limit, drawn, drawn + room, since)
+            self._rooms[lane_id] = Room(queue_limit, drawn, drawn + room, since)

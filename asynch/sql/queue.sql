@@ -101,23 +101,6 @@ SELECT pg_advisory_xact_lock_shared(l, -1) FROM unnest(%(lanes)s::int[]) AS l
 -- lock_lanes --
 SELECT pg_advisory_xact_lock(l, -1) FROM unnest(%(lanes)s::int[]) AS l
 
--- enter_lanes, plan kept --
--- What creators need to know, behind the locks of the lanes: the lanes of these models, and as draw_ids. What is asked
--- for comes so that the planner cannot look at it: where it can, it expects of one name and one id less than of any
--- number, and plans anew each time. It finds each name by its index, whatever it thinks of their number.
-SELECT (
-    SELECT coalesce(json_agg(l), '[]') FROM (
-        SELECT m.model_name, m.lane_id, m.enabled, m.http_method, m.queue_limit, t.permit_id AS tenant_key,
-               coalesce(nullif(t.queue_limit, 0), %(tenant_queue_limit)s) AS tenant_queue_limit
-        FROM json_array_elements_text(%(names)s::json) AS name CROSS JOIN LATERAL (
-            SELECT * FROM asynch_models
-            WHERE tenant_id = %(tenant_id)s AND model_name = name AND deleted_at IS NULL AND kind = 'model' LIMIT 1
-        ) m LEFT JOIN asynch_tenant t ON t.tenant_id = m.tenant_id
-        ORDER BY m.lane_id
-    ) l) AS lanes, coalesce(array_agg(asynch_new_id() ORDER BY n), '{}') AS ids,
-       CASE WHEN count(*) > 0 THEN currval('asynch_id') ELSE 0 END AS drawn
-FROM generate_series(1, (SELECT %(n)s::int)) AS n
-
 -- draw_ids, plan kept --
 -- currval fails in a session that has drawn none.
 SELECT coalesce(array_agg(asynch_new_id() ORDER BY n), '{}') AS ids,

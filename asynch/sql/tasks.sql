@@ -1,53 +1,10 @@
 -- Tasks: their creation, and all reading of them.
 
--- insert_tasks, plan kept --
--- One JSON text brings all rows: for 10,000 of them it is written and read several times faster than an array a column.
--- It is read once for all that is told of tasks: the op log, whose rows take their tasks' ids, and the statistics, one
--- row a bizName. `logged` is what the op log shows where that is not the payload itself. Their ids were drawn in this
--- session, behind the locks of the lanes.
-WITH item AS MATERIALIZED (
-    SELECT t.* FROM json_to_recordset(%(tasks)s::json) AS t(id bigint, lane_id int, model_name text, rank smallint,
-        delay_s float8, not_before timestamptz, queue_timeout_s int, expire_notice_s int, biz_name text, client_ref text,
-        metadata text, input_ref text, request_payload text, callback_url text, callback_lane int, logged text)
-), created AS (
-    INSERT INTO asynch_task (id, tenant_id, lane_id, model_name, creator, updater, rank, enqueue_at, wake_at,
-        queue_timeout_seconds, expire_notice_seconds, biz_name, client_ref, metadata, input_ref, request_payload, callback_url,
-        callback_lane, trace_context, upload_headers, entry)
-    SELECT t.id, %(tenant_id)s, t.lane_id, t.model_name, %(creator)s, %(creator)s, t.rank,
-           d.due, d.due + make_interval(secs => coalesce(t.queue_timeout_s, %(queue_timeout_s)s::float8)),
-           t.queue_timeout_s, t.expire_notice_s, coalesce(t.biz_name, ''), coalesce(t.client_ref, ''), t.metadata, t.input_ref,
-           t.request_payload, coalesce(t.callback_url, ''), t.callback_lane, %(trace_context)s, %(upload_headers)s,
-           currval('asynch_id')
-    FROM item t
-    CROSS JOIN LATERAL (
-        SELECT greatest(now(), coalesce(t.not_before, now() + make_interval(secs => coalesce(t.delay_s, 0)))) AS due) d
-), noted AS (
-    INSERT INTO asynch_op_log (id, tenant_id, creator, updater, ip, user_agent, api_path, http_method, biz_name, model_name,
-        task_id, op_type, cost_ms, request_payload)
-    SELECT t.id, %(tenant_id)s, %(creator)s, %(creator)s, %(ip)s, %(user_agent)s, %(api_path)s, %(http_method)s,
-           coalesce(t.biz_name, ''), t.model_name, t.id::text, 'createTask', %(cost_ms)s,
-           coalesce(t.logged, t.request_payload, '')
-    FROM item t
-)
-INSERT INTO asynch_biz_tally (day, tenant_id, creator, biz_name, request_count)
-SELECT (now() AT TIME ZONE %(timezone)s)::date, %(tenant_id)s, %(creator)s, coalesce(t.biz_name, ''), count(*)
-FROM item t GROUP BY coalesce(t.biz_name, '')
+-- create_tasks, plan kept --
+SELECT ids, lanes, known FROM asynch_create(%(request)s::json, %(items)s::json)
 
--- begin_idempotent --
-INSERT INTO asynch_idempotency (tenant_id, path, key, body_hash)
-VALUES (%(tenant_id)s, %(path)s, %(key)s, %(body_hash)s) ON CONFLICT DO NOTHING RETURNING key
-
--- find_idempotent --
-SELECT body_hash, answer FROM asynch_idempotency
-WHERE tenant_id = %(tenant_id)s AND path = %(path)s AND key = %(key)s AND created_at > now() - interval '24 hours'
-
--- forget_stale_key --
-DELETE FROM asynch_idempotency WHERE tenant_id = %(tenant_id)s AND path = %(path)s AND key = %(key)s
-  AND created_at <= now() - interval '24 hours'
-
--- end_idempotent --
-UPDATE asynch_idempotency SET answer = %(answer)s::jsonb
-WHERE tenant_id = %(tenant_id)s AND path = %(path)s AND key = %(key)s
+-- begin_once, plan kept --
+SELECT asynch_begin_once(%(tenant_id)s, %(path)s, %(key)s, %(body_hash)s) AS known
 
 -- get_tasks --
 -- All that is told of tasks but their payloads, which may be a megabyte each.

@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
 
 from asynch import db
 from asynch.db import Connection, Row
-from asynch.domain.principal import Caller
-from asynch.domain.redact import redacted
-from asynch.domain.retry import rank_of
-from asynch.store.oplog import request_of
-
-#: where no task has a callback
-_NONE: Mapping[str, int] = MappingProxyType({})
 
 
 class NewTask(NamedTuple):
@@ -59,6 +51,31 @@ class TaskLane:
     tenant_key: int | None = None
     tenant_queue_limit: int = 0  #: over all of the tenant's lanes; 0 is none
 
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> TaskLane:
+        """One as the database tells it."""
+        return cls(
+            told["model_name"],
+            told["lane_id"],
+            told["enabled"] == 1,
+            told["http_method"],
+            told["queue_limit"],
+            told["tenant_key"],
+            told["tenant_queue_limit"],
+        )
+
+    def told(self) -> dict[str, Any]:
+        """As the database tells it."""
+        return {
+            "model_name": self.model_name,
+            "lane_id": self.lane_id,
+            "enabled": int(self.enabled),
+            "http_method": self.method,
+            "queue_limit": self.queue_limit,
+            "tenant_key": self.tenant_key,
+            "tenant_queue_limit": self.tenant_queue_limit,
+        }
+
     @property
     def ceilings(self) -> dict[int, int]:
         """What a task in it must stay under: lock key -> how many tasks may wait and run under it."""
@@ -94,40 +111,6 @@ class TaskFilter:
         return {name: getattr(self, name) for name in TaskFilter.__slots__}
 
 
-def enter_lanes(
-    conn: Connection,
-    *,
-    tenant_id: int,
-    names: Sequence[str],
-    locks: Collection[int] = (),
-    alone: bool = False,
-    n: int = 0,
-    tenant_queue_limit: int = 0,
-) -> tuple[dict[str, TaskLane], list[int], int]:
-    """Hold the locks of lanes and tenant until the end of the transaction, then read the lanes of these models by name.
-
-    With `n` new ids in order, and the last number drawn. Unknown names are left out. Who is `alone` has waited until no
-    other creator was there and keeps them out; else creators share them, and nobody counts or deletes meanwhile.
-    `tenant_queue_limit` is that of a tenant that has none of its own; 0 is none.
-    """
-    db.rows(conn, "lock_lanes" if alone else "lock_lanes_shared", lanes=sorted(locks))
-    asked = orjson.dumps(list(names)).decode()
-    found = db.one(conn, "enter_lanes", tenant_id=tenant_id, names=asked, n=n, tenant_queue_limit=tenant_queue_limit)
-    lanes = {
-        r["model_name"]: TaskLane(
-            r["model_name"],
-            r["lane_id"],
-            r["enabled"] == 1,
-            r["http_method"],
-            r["queue_limit"],
-            r["tenant_key"],
-            r["tenant_queue_limit"],
-        )
-        for r in found["lanes"]
-    }
-    return lanes, found["ids"], found["drawn"]
-
-
 def lane_depth(conn: Connection, lane_id: int, *, since: int = 0) -> Depth:
     """How full a lane is with what entered it from an entry on."""
     found = db.one(conn, "lane_depth", lane_id=lane_id, since=since)
@@ -157,78 +140,9 @@ def share_lanes(conn: Connection, lanes: Collection[int]) -> None:
     db.rows(conn, "lock_lanes_shared", lanes=sorted(lanes))
 
 
-def insert_tasks(
-    conn: Connection,
-    caller: Caller,
-    tasks: Sequence[tuple[int, int, NewTask]],
-    *,
-    queue_timeout_s: float,
-    timezone: str,
-    log_payloads: bool,
-    callback_lanes: Mapping[str, int] = _NONE,
-) -> None:
-    """Insert (id, lane id, task) rows of models, all of one request, with their op log rows and statistics.
-
-    They count under the day in `timezone`. `callback_lanes` has the lane of each callback URL.
-    """
-    if not tasks:
-        return
-    db.run(
-        conn,
-        "insert_tasks",
-        **request_of(caller),
-        queue_timeout_s=queue_timeout_s,
-        timezone=timezone,
-        trace_context=caller.trace_context,
-        upload_headers=caller.upload_headers,
-        tasks=orjson.dumps([_record(*task, callback_lanes, log_payloads) for task in tasks]).decode(),
-    )
-
-
-def _record(
-    task_id: int, lane_id: int, task: NewTask, callback_lanes: Mapping[str, int], log_payloads: bool
-) -> dict[str, Any]:
-    """A row to insert, without what is not given."""
-    logged = redacted(task.payload) if log_payloads else ""
-    told = {
-        "model_name": task.model_name,
-        "delay_s": task.delay_s or None,
-        "not_before": task.not_before,
-        "queue_timeout_s": task.queue_timeout_s,
-        "biz_name": task.biz_name or None,
-        "client_ref": task.client_ref or None,
-        "metadata": task.metadata,
-        "input_ref": task.input_ref,
-        "request_payload": task.payload,
-        "callback_url": task.callback_url,
-        "callback_lane": callback_lanes[task.callback_url] if task.callback_url else None,
-        "expire_notice_s": task.expire_notice_s,
-        "logged": None if logged == task.payload else logged,
-    }
-    given = {name: value for name, value in told.items() if value is not None}
-    return {"id": task_id, "lane_id": lane_id, "rank": rank_of(task.priority), **given}
-
-
-def begin_idempotent(conn: Connection, *, tenant_id: int, path: str, key: str, body_hash: str) -> bool:
-    """Take a key for this transaction; False when it is taken. Waits for one in flight, at most lock_timeout."""
-    where = {"tenant_id": tenant_id, "path": path, "key": key}
-    conn.execute("SET LOCAL lock_timeout = '2s'")
-    db.run(conn, "forget_stale_key", **where)
-    taken = db.row(conn, "begin_idempotent", **where, body_hash=body_hash) is not None
-    conn.execute("SET LOCAL lock_timeout = 0")
-    return taken
-
-
-def find_idempotent(conn: Connection, *, tenant_id: int, path: str, key: str) -> tuple[str, list[Any]] | None:
-    """Hash of the first body and what came of its items."""
-    found = db.row(conn, "find_idempotent", tenant_id=tenant_id, path=path, key=key)
-    return (found["body_hash"], found["answer"]) if found else None
-
-
-def end_idempotent(conn: Connection, *, tenant_id: int, path: str, key: str, answer: Sequence[Any]) -> None:
-    """Remember what came of each item."""
-    told = orjson.dumps(list(answer)).decode()
-    db.run(conn, "end_idempotent", tenant_id=tenant_id, path=path, key=key, answer=told)
+def enter_alone(conn: Connection, lanes: Collection[int]) -> None:
+    """Wait until no creator is in the lanes, and keep others out until the end of the transaction."""
+    db.rows(conn, "lock_lanes", lanes=sorted(lanes))
 
 
 def fetch(conn: Connection, *, tenant_id: int, ids: Sequence[int], mark: bool) -> dict[int, Row]:

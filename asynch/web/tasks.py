@@ -14,9 +14,10 @@ from asynch.domain import rawjson
 from asynch.domain.states import State, status_of
 from asynch.errors import Conflict, InvalidInput, Mistake, Refused, TooLarge
 from asynch.service import documents
-from asynch.service.creation import Created, Creation, Once
+from asynch.service.creation import Created, Creation
 from asynch.service.documents import Documents
 from asynch.service.tasks import Change, Tasks
+from asynch.store.creation import Once
 from asynch.store.tasks import NewTask
 from asynch.web import metrics, parts
 from asynch.web.auth import caller, creator, named_tenant, principal

@@ -6,6 +6,7 @@ so theirs must hold wherever there are rows, even when ANALYZE last saw none.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
@@ -24,11 +25,12 @@ from asynch.store import actions, files, oplog, queue, rules, sealed, slots, sta
 from asynch.store import models as model_store
 from asynch.store import tasks as store
 from asynch.store.actions import End, LogFilter, NewAction
+from asynch.store.creation import Entry, Made, Once, Request, create_tasks
 from asynch.store.oplog import OpFilter
 from asynch.store.progress import Note, find_call, write_progress
 from asynch.store.queue import Claim, Saved, Target
 from asynch.store.stats import StatFilter
-from asynch.store.tasks import NewTask, TaskFilter
+from asynch.store.tasks import NewTask, TaskFilter, TaskLane
 from asynch.store.webhooks import DeliveryFilter
 from asynch.worker import outcomes
 from tests.database import database
@@ -448,14 +450,51 @@ def test_the_statistics_of_a_week_read_no_other_days(filled: str, kind: str) -> 
     assert touched < 100  # of 500
 
 
-def test_creating_tasks_reads_no_task(full_table: str) -> None:
-    tasks = [(n, 1, NewTask("m")) for n in range(10**6, 10**6 + 1000)]
-    caller = Caller(Principal(1, "c", Role.USER))
-    with db.open_pool(full_table, size=1, name="tests") as pool, db.connection(pool) as conn:
-        assert ways(
-            conn,
-            lambda c: store.insert_tasks(c, caller, tasks, queue_timeout_s=1.0, timezone="UTC", log_payloads=True),
-        ) == set()  # fmt: skip
+def test_creation_meets_keys_and_lanes_by_their_index_and_no_task(table: str) -> None:
+    """By the server's own account of what runs within its function."""
+    lane = TaskLane("m", 1, enabled=True, method="POST", queue_limit=1)
+    once = Once("/", "key", "hash")
+    asked = Request(Caller(Principal(1, "c", Role.USER)), 1.0, "UTC", log_payloads=True, once=once)
+
+    def use(conn: db.Connection) -> None:
+        made = create_tasks(conn, asked, [(lane, NewTask("m"))] * 1000, Entry(names=["no model"]))
+        assert isinstance(made, Made)
+
+    with db.open_pool(table, size=1, name="tests") as pool, db.connection(pool) as conn:
+        plans = plans_within(conn, use)
+
+    met = {
+        (node["Relation Name"], node["Node Type"], node.get("Index Name"))
+        for plan in plans
+        for node in nodes(plan)
+        if "Relation Name" in node and node["Node Type"] != "ModifyTable"
+    }
+    assert met == {
+        ("asynch_idempotency", "Index Scan", "asynch_idempotency_pkey"),
+        ("asynch_models", "Index Scan", "asynch_models_name"),
+        ("asynch_tenant", "Index Scan", "asynch_tenant_pkey"),
+    }
+
+
+def plans_within(conn: db.Connection, use: Use) -> list[dict[str, Any]]:
+    """The plans of all statements that a store function runs, those within functions too; what it does is undone."""
+    found: list[dict[str, Any]] = []
+
+    def noted(told: psycopg.errors.Diagnostic) -> None:
+        _, mark, plan = (told.message_primary or "").partition("plan:\n")
+        if mark:
+            found.append(json.loads(plan)["Plan"])
+
+    conn.add_notice_handler(noted)
+    with conn.transaction(force_rollback=True):
+        conn.execute("LOAD 'auto_explain'")
+        conn.execute("SET LOCAL auto_explain.log_min_duration = 0")
+        conn.execute("SET LOCAL auto_explain.log_nested_statements = on")
+        conn.execute("SET LOCAL auto_explain.log_format = json")
+        conn.execute("SET LOCAL auto_explain.log_level = notice")
+        use(conn)
+    conn.remove_notice_handler(noted)
+    return found
 
 
 @pytest.mark.parametrize("name", ["settle", "cancel", "rerun", "fetch", "write_progress"])

@@ -10,6 +10,7 @@ from asynch import db
 from asynch.domain.principal import Caller, Principal, Role
 from asynch.sql import catalogue, plan_is_kept
 from asynch.store import tasks as store
+from asynch.store.creation import Once, begin_once
 from asynch.store.oplog import Operation, insert_op_logs
 from tests.proxy import Proxy
 from tests.rows import TENANT, add_model, add_tasks
@@ -38,7 +39,9 @@ def test_a_plan_that_may_be_kept_is_kept(dsn: str) -> None:
         lane = add_model(pool)
         for _ in range(8):
             with db.transaction(pool) as conn:
-                store.enter_lanes(conn, tenant_id=TENANT, names=["m"], locks=[lane], n=1)
+                store.share_lanes(conn, [lane])
+                store.draw_ids(conn, 1)
+                begin_once(conn, TENANT, Once("/", "key", "hash"))
                 insert_op_logs(conn, caller, "createTask", [Operation(model_name="m")])
             add_tasks(pool, lane)
         with db.connection(pool) as conn:

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any
 
 import pytest
 import requests
 from psycopg import Rollback
 
 from asynch import db
-from asynch.service import creation
 from tests.database import all_rows
 from tests.live import Live
 from tests.task_api import Api, Hand, problem, purge_rows
@@ -231,15 +229,30 @@ def test_of_many_at_once_at_the_limit_one_creates(api: Api, pool: db.Pool) -> No
     assert tasks(pool) == 1
 
 
+@contextmanager
+def backend_dies_at_the_answer(pool: db.Pool) -> Iterator[None]:
+    """Whoever writes what came of a request loses its connection, with everything else of it written."""
+    with db.connection(pool) as conn:
+        conn.execute("""
+            CREATE FUNCTION dying() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                PERFORM pg_terminate_backend(pg_backend_pid());
+                RETURN NEW;
+            END
+            $$;
+            CREATE TRIGGER dying BEFORE UPDATE ON asynch_idempotency FOR EACH ROW EXECUTE FUNCTION dying()
+        """)
+        try:
+            yield
+        finally:
+            conn.execute("DROP TRIGGER dying ON asynch_idempotency; DROP FUNCTION dying")
+
+
 @pytest.mark.parametrize(("path", "body"), [("createTask", BODY), ("createTaskBatch", BATCH)])
 def test_a_creation_that_broke_off_leaves_nothing_and_may_be_repeated(
-    api: Api, pool: db.Pool, monkeypatch: pytest.MonkeyPatch, path: str, body: str
+    api: Api, pool: db.Pool, path: str, body: str
 ) -> None:
-    def dying(conn: db.Connection, **_: Any) -> None:
-        conn.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(creation.store, "end_idempotent", dying)
+    with backend_dies_at_the_answer(pool):
         assert problem(create(api, "k", body, path)) == (503, "database_down")
     counts = "SELECT (SELECT count(*) FROM asynch_task) AS tasks, (SELECT count(*) FROM asynch_idempotency) AS keys,"
     left = all_rows(pool, counts + " (SELECT count(*) FROM asynch_op_log WHERE op_type = 'createTask') AS noted")
