@@ -15,6 +15,7 @@ from functools import cache, lru_cache, partial
 from math import ceil
 from time import monotonic
 from typing import Any, TypeAlias
+from weakref import finalize
 
 import certifi
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -42,15 +43,14 @@ class Line:
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock.dup()
+        self._fd = os.dup(sock.fileno())
+        # not __del__, here and below: of what is garbage together, a socket's own end may come before its owner's
+        finalize(self, os.close, self._fd).atexit = False
 
     def shut(self) -> None:
         """End the connection under whatever waits on it."""
-        with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-
-    def __del__(self) -> None:
-        self._sock.close()
+        with suppress(OSError), socket.socket(fileno=os.dup(self._fd)) as twin:
+            twin.shutdown(socket.SHUT_RDWR)
 
 
 class Wire:
@@ -227,6 +227,11 @@ def _read_trust() -> ssl.SSLContext:
 _parsed = lru_cache(1024)(parse_url)
 
 
+def _close(kept: Mapping[_Origin, _GuardedHttp]) -> None:
+    for connection in kept.values():
+        connection.close()
+
+
 class Connections:
     """The kept connections of one thread: checked addresses, no proxy, netrc or cookie, no redirect, no second try."""
 
@@ -234,10 +239,7 @@ class Connections:
         self._dialer = Dialer(policy)
         self._trust = trust
         self._kept: dict[_Origin, _GuardedHttp] = {}  # the one used last stands last
-
-    def __del__(self) -> None:
-        for connection in self._kept.values():
-            connection.close()
+        finalize(self, _close, self._kept).atexit = False
 
     @contextmanager
     def serving(self, call: Call) -> Iterator[None]:

@@ -4,10 +4,12 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from time import sleep
 from typing import Any
 
 import pytest
+import requests
 
 from asynch import db
 from asynch.domain.principal import Caller, Principal, Role
@@ -17,8 +19,9 @@ from asynch.store.tasks import NewTask
 from asynch.web import Parts
 from tests.database import all_rows
 from tests.live import Live, MakeParts, serving
-from tests.rows import bend
+from tests.rows import add_tasks, bend
 from tests.task_api import Api, Hand, problem, put_back
+from tests.waiting import until
 
 LIMIT = 50
 DEPTH = "SELECT count(*) AS n FROM asynch_task WHERE state IN (0, 1)"
@@ -198,6 +201,70 @@ def test_after_any_history_exactly_what_fits_is_taken(live: Live, second: Live, 
             case "limit":
                 limit = dice.choice([1, 4, 8, 20])
                 Api(dice.choice([live, second])).change_model(queueLimit=limit)
+
+
+def test_what_was_counted_in_a_later_database_is_not_believed(api: Api, pool: db.Pool) -> None:
+    """As after a restore of a backup, beneath an API that goes on."""
+    api.model(queueLimit=2)
+    all_rows(pool, "SELECT setval('asynch_id', 1000)")
+    api.create()
+    lane = all_rows(pool, "DELETE FROM asynch_task RETURNING lane_id")[0]["lane_id"]
+    all_rows(pool, "SELECT setval('asynch_id', 1)")
+    add_tasks(pool, lane, 2, tenant_id=0)
+
+    answer = api.post("createTask", {"modelName": "m"})
+    assert (problem(answer), answer.json()["queueDepth"]) == ((429, "queue_full"), 2)
+
+
+# With an Idempotency-Key
+
+
+def keyed(api: Api, of: Live) -> requests.Response:
+    """A creation with the same key each time, over a connection of its own."""
+    own = Api(Live(of.url, of.parts), api.tenant)
+    return own.post("createTask", {"modelName": "m"}, headers={"Idempotency-Key": "k"})
+
+
+@contextmanager
+def held(api: Api, pool: db.Pool) -> Iterator[None]:
+    """Nobody gets into the lane within the block; the first that waits for it comes first."""
+    lane = all_rows(pool, "SELECT lane_id FROM asynch_models")[0]["lane_id"]
+    with db.transaction(pool) as conn:
+        conn.execute("SELECT pg_advisory_xact_lock(%s, -1)", (lane,))
+        yield
+
+
+def until_one_waits(pool: db.Pool) -> None:
+    until(lambda: bool(all_rows(pool, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")))
+
+
+def test_a_key_limits_no_other_wait(live: Live, pool: db.Pool) -> None:
+    api = Api(live)
+    api.model()
+    api.create()
+    with ThreadPoolExecutor(1) as threads:
+        with held(api, pool):
+            answer = threads.submit(keyed, api, live)
+            until_one_waits(pool)
+            sleep(2.5)
+        assert answer.result().status_code == 202
+
+
+def test_who_counts_and_who_need_not_do_not_wait_for_each_other(live: Live, second: Live, pool: db.Pool) -> None:
+    """Both with the same key; the one that counts was first in line for the lane."""
+    api = Api(live)
+    api.model()
+    api.create()
+    with ThreadPoolExecutor(2) as threads:
+        with held(api, pool):
+            counts = threads.submit(keyed, api, second)
+            until_one_waits(pool)
+            need_not = threads.submit(keyed, api, live)
+            sleep(0.3)
+        answers = [counts.result(), need_not.result()]
+
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert len({answer.json()["taskId"] for answer in answers}) == 1
 
 
 # What counts
