@@ -1,7 +1,7 @@
 """Every query, by name: the .sql files of this package, cut at their `-- name --` headers.
 
-A header may say `-- name, plan kept --`: of what is run for each task that is created, and whose best plan depends on
-no parameter. The planner keeps to one plan only where looking at the parameters does not make it expect less.
+A header may say `-- name, plan kept --`: of what is run for each task or handful of tasks, and whose best plan depends
+on no parameter. Sessions of workers keep to one plan always, others where the planner expects no less of another.
 """
 
 from __future__ import annotations

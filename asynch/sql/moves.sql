@@ -1,7 +1,7 @@
 -- All writes to asynch_task.state stand in this file; each is one event of asynch/domain/states.py. A move that ends a
 -- task also inserts the task that delivers its callback (`told`): both are there, or neither.
 
--- claim --
+-- claim, plan kept --
 -- CLAIM. `lanes` with the slots won in each, and where each rank begins; a statement of its own, because a snapshot
 -- older than the locks would let a lane run more than its slots. A rank is read at a time, so tasks due later never lie
 -- in the way of those due; where nobody has a priority, one look tells it of the ranks 0 to 17. Where a model works on
@@ -79,7 +79,7 @@ SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.
 FROM claimed c CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = c.lane_id OFFSET 0) m
 ORDER BY c.rank, c.enqueue_at, c.id
 
--- claim_uploads --
+-- claim_uploads, plan kept --
 -- CLAIM of phase 1: saved results of this host whose upload is due. No slot, no statistics.
 WITH picked AS MATERIALIZED (
     SELECT q.tenant_id, q.id FROM asynch_task q
@@ -104,7 +104,7 @@ SELECT c.tenant_id, c.id, c.lane_id, c.attempt, c.worker_id, c.phase, c.rank, c.
        m.retry_backoff_seconds, coalesce(c.retry_schedule, m.retry_schedule) AS retry_schedule, m.max_result_bytes
 FROM claimed c CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = c.lane_id OFFSET 0) m
 
--- settle --
+-- settle, plan kept --
 -- DEFER, SAVE, DELIVER, FAIL, GIVE_UP, RELEASE, LOSE, CANCEL by the holder of the claim, many at once. Fenced by
 -- attempt and worker; a row that does not come back is someone else's now. `state + 0` keeps the planner on the primary key.
 WITH moved AS (

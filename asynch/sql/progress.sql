@@ -1,6 +1,6 @@
 -- What models say of their progress. No state is written here, and nothing that stands in an index.
 
--- write_progress --
+-- write_progress, plan kept --
 -- Fenced by the attempt that called the model, also while a task whose model works on waits for its next worker. An
 -- older word never takes the place of a newer one. `state + 0` keeps the planner on the primary key.
 UPDATE asynch_task t

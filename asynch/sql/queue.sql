@@ -1,6 +1,6 @@
 -- Slots and lanes: what the claim session asks before it claims. No state is written here.
 
--- scan_lanes --
+-- scan_lanes, plan kept --
 -- The next lanes with waiting tasks after a cursor, one index probe a lane however deep its backlog. A disabled lane is
 -- open to what its model works on, one whose work lies on another host never.
 WITH RECURSIVE scan(lane_id, n) AS (
@@ -20,7 +20,7 @@ CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s, %(tm
 WHERE s.lane_id IS NOT NULL
 ORDER BY s.lane_id
 
--- lanes_named --
+-- lanes_named, plan kept --
 SELECT m.lane_id, m.tenant_id, m.max_concurrency, p.permits, p.most,
        m.deleted_at IS NULL AND m.tmp_host IN ('', %(tmp_host)s) AND (m.enabled = 1 OR EXISTS (
            SELECT 1 FROM asynch_task t
@@ -28,7 +28,7 @@ SELECT m.lane_id, m.tenant_id, m.max_concurrency, p.permits, p.most,
 FROM asynch_models m CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s, %(tmp_host)s) p
 WHERE m.lane_id = ANY(%(lanes)s::int[])
 
--- swap_slots --
+-- swap_slots, plan kept --
 -- Gives slots back, then tries free slot numbers in the order given until a lane has as many as it wants: each pair at
 -- most once, no sort and no index between the filter and the LIMIT, so no lock is taken that does not come back.
 -- Where a slot was not held (`missing`) none is tried.
