@@ -169,7 +169,7 @@ class _GuardedHttp(HTTPConnection):
         return sock
 
     def begin(self, silence_s: float) -> None:
-        """Be connected, for the call on the dialer's wire; the silence is rounded up to seconds."""
+        """Be connected, for the call on the dialer's wire; the silence is rounded up, by two seconds at most."""
         if self.is_connected and self._line is not None:  # kept alive from an earlier call
             self._dialer.wire.attach(self._line)
         else:
@@ -177,7 +177,8 @@ class _GuardedHttp(HTTPConnection):
             self.connect()
             self.sock.settimeout(None)
             self._silence_s = 0
-        if (seconds := max(1, ceil(silence_s))) != self._silence_s:
+        seconds = max(1, ceil(silence_s))
+        if not seconds <= self._silence_s <= seconds + 1:  # the same time-out is a second more or less at each call
             self._silence_s = seconds
             for side in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 self.sock.setsockopt(socket.SOL_SOCKET, side, struct.pack("ll", seconds, 0))
