@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import yaml
 
 from asynch import db, settings, wiring
+from asynch.errors import DatabaseDown
 from asynch.processes import spawn
 from asynch.secretbox import SecretBox
 from asynch.web import Parts
@@ -177,8 +178,11 @@ class Farm:
         return row
 
     def is_final(self, ids: Iterable[int]) -> bool:
-        """Whether all of these are done, in whatever way."""
-        (row,) = self.ask("SELECT count(*) AS n FROM asynch_task WHERE NOT final AND id = ANY(%s)", list(ids))
+        """Whether all of these are done, in whatever way; a database that is away does not say so."""
+        try:
+            (row,) = self.ask("SELECT count(*) AS n FROM asynch_task WHERE NOT final AND id = ANY(%s)", list(ids))
+        except DatabaseDown:
+            return False
         return bool(row["n"] == 0)
 
     def finish(self, ids: Iterable[int] | None = None, most_s: float = 30.0) -> None:

@@ -72,7 +72,12 @@ def test_a_worker_killed_while_it_compresses_leaves_nothing(farm: Farm, long_fil
 
 def encoders(pid: int) -> list[psutil.Process]:
     """The media programs below a worker that encode."""
-    return [p for p in psutil.Process(pid).children(recursive=True) if "libx264" in p.cmdline()]
+    found = []
+    for program in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.Error):  # ended meanwhile
+            if "libx264" in program.cmdline():
+                found.append(program)
+    return found
 
 
 def picture(n: int) -> bytes:
