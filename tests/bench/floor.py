@@ -28,11 +28,10 @@ def call_and_write(url: str, path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def rate(url: str, directory: Path, count: int) -> float:
-    """Calls a second of one process with 32 threads."""
-    directory.mkdir()
+def rate(url: str, directory: Path, prefix: str, count: int) -> float:
+    """Calls a second of one process with 32 threads; the names of its files begin with `prefix`."""
     with ThreadPoolExecutor(THREADS) as threads:
-        list(threads.map(lambda n: call_and_write(url, directory / f"warm-{n}"), range(THREADS)))
+        list(threads.map(lambda n: call_and_write(url, directory / f"{prefix}warm-{n}"), range(THREADS)))
         began = monotonic()
-        list(threads.map(lambda n: call_and_write(url, directory / str(n)), range(count)))
+        list(threads.map(lambda n: call_and_write(url, directory / f"{prefix}{n}"), range(count)))
         return count / (monotonic() - began)
