@@ -74,7 +74,7 @@ class _Client:
             while not self._called.empty() and (run := self._called.get()) is not None:
                 runs.append(run)
             moves = [outcomes.delivered(_TERMS, run.claim) for run in runs]
-            with db.transaction(self._pool) as conn:
+            with db.connection(self._pool) as conn:
                 written = queue.settle(conn, moves, queue_timeout_s=86400.0)
             if len(written) != len(runs):
                 raise BenchError(f"{len(runs) - len(written)} of {len(runs)} claims were stale")
