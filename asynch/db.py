@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from math import inf
 from time import monotonic
 from typing import Any, TypeAlias
 from weakref import WeakSet
@@ -21,7 +22,13 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from asynch.errors import DatabaseDown
 from asynch.sql import plan_is_kept, query
 
-Connection: TypeAlias = psycopg.Connection[DictRow]
+
+class Connection(psycopg.Connection[DictRow]):
+    """A connection that knows how old its plans are."""
+
+    planned_at = -inf  #: by the monotonic clock; plans that are kept are not older
+
+
 Pool: TypeAlias = ConnectionPool[Connection]
 Row: TypeAlias = DictRow
 Notify: TypeAlias = psycopg.Notify
@@ -47,6 +54,9 @@ _OPTIONS: Mapping[str, Any] = {
     "tcp_user_timeout": 10_000,
     "connect_timeout": 5,
 }
+
+#: How old a plan may get.
+PLANS_KEPT_S = 2.0
 
 #: How long one waits for a connection before the database counts as down.
 _PATIENCE_S = 10.0
@@ -95,6 +105,17 @@ def _keep_plans(conn: Connection) -> None:
     (answers,) = conn.execute("SELECT pg_backend_pid() AS pid").fetchall()
     if answers["pid"] == conn.info.backend_pid:
         conn.prepare_threshold = sys.maxsize  # of its own accord the driver prepares nothing
+
+
+def _renew_plans(conn: Connection) -> None:
+    """Have statements planned anew every few seconds.
+
+    A plan that is right for ten rows joins from the table's side, and reads all of it when there are a million; nobody
+    but ANALYZE tells the session that they came.
+    """
+    if conn.prepare_threshold is not None and monotonic() - conn.planned_at > PLANS_KEPT_S:
+        conn.execute("DISCARD PLANS")
+        conn.planned_at = monotonic()
 
 
 def _still_there(conn: Connection) -> None:
@@ -152,7 +173,7 @@ def open_pool(dsn: str, *, size: int, name: str, pinned: bool = False, lines: Li
 
     return ConnectionPool(
         dsn,
-        connection_class=psycopg.Connection[DictRow],
+        connection_class=Connection,
         kwargs={"application_name": name, **_OPTIONS},
         min_size=1,
         max_size=size,
@@ -178,7 +199,7 @@ def dsn_of(pool: Pool) -> str:
 def open_session(dsn: str, *, name: str, lines: Lines | None = None) -> Connection:
     """One pinned autocommit connection of its own, for advisory locks and LISTEN. Raises DatabaseDown."""
     with wrapped():
-        conn = psycopg.Connection[DictRow].connect(dsn, application_name=name, **_OPTIONS)
+        conn = Connection.connect(dsn, application_name=name, **_OPTIONS)
         if lines is not None:
             lines.add(conn)
         _prepare(conn, pinned=True)
@@ -260,7 +281,10 @@ def run(conn: Connection, name: str, /, **params: Any) -> int:
 
 
 def _executed(conn: Connection, name: str, params: Mapping[str, Any]) -> psycopg.Cursor[DictRow]:
-    return conn.execute(query(name), params, prepare=plan_is_kept(name))
+    kept = plan_is_kept(name)
+    if kept:
+        _renew_plans(conn)
+    return conn.execute(query(name), params, prepare=kept)
 
 
 def pipelined(conn: Connection, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[list[Row]]:
