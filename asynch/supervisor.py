@@ -10,14 +10,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import IO
 
 from asynch import db, wiring
 from asynch.embedded import EmbeddedPostgres
-from asynch.errors import AsynchError, UserError
+from asynch.errors import AsynchError, DatabaseDown, UserError
 from asynch.processes import sole_user, spawn
 from asynch.service import schema
 from asynch.settings import Settings
@@ -28,6 +28,8 @@ _READY_S = 90.0
 _LOOK_S = 0.1
 #: A child that ended by itself is started again after this.
 _RESTART_S = 1.0
+#: How long after its connections a Postgres may end.
+_END_S = 1.0
 #: On top of drain_timeout, before a child that should end is killed.
 _GRACE_S = 10.0
 
@@ -96,9 +98,13 @@ class Supervisor:
         """Keys, schema and everything that must fit, before a child can trip over it."""
         box = wiring.open_box(self._settings, create=True)
         storage = wiring.make_storage(self._settings, box)
-        with db.open_small_pool(dsn, name="asynch-up") as pool:
-            schema.migrate(pool)
-            wiring.check_fit(pool, box, storage)
+        try:
+            with db.open_small_pool(dsn, name="asynch-up") as pool:
+                schema.migrate(pool)
+                wiring.check_fit(pool, box, storage)
+        except DatabaseDown:
+            self._look_at_postgres(within_s=_END_S)
+            raise
 
     def _serve(self, listener: socket.socket, dsn: str, on_ready: Callable[[str], None]) -> None:
         roles = {"api": ["--fd", str(listener.fileno())]}
@@ -153,10 +159,13 @@ class Supervisor:
                 return True
         raise UserError(f"not ready after {_READY_S:.0f} s; /readyz on port {port} tells why")
 
-    def _look_at_postgres(self) -> None:
+    def _look_at_postgres(self, within_s: float = 0.0) -> None:
+        """Raise _DatabaseEnded if it has ended, or does so in this time: its connections may end before it."""
         postgres = self._postgres.process if self._postgres is not None else None
-        if postgres is not None and postgres.poll() is not None:
-            raise _DatabaseEnded
+        if postgres is not None:
+            with suppress(subprocess.TimeoutExpired):
+                postgres.wait(within_s)
+                raise _DatabaseEnded
 
     def _look_after(self, roles: Mapping[str, list[str]], environ: Mapping[str, str], listener: socket.socket) -> None:
         self._look_at_postgres()

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import psutil
@@ -242,6 +244,21 @@ def test_a_killed_postgres_takes_no_child_along(running: Up) -> None:
     running.come_back()
 
     assert {role: running.child("asynch", role).pid for role in ("api", "worker")} == before
+
+
+def test_a_postgres_that_ends_again_as_soon_as_it_is_there_is_started_again(running: Up) -> None:
+    def starts() -> int:
+        return (running.data_dir / "postgres.log").read_text().count("ready to accept connections")
+
+    before = starts()
+    for turn in range(3):
+        until(lambda: starts() >= before + turn)  # noqa: B023 - asked before the next turn
+        sleep(0.03 * turn)
+        postgres = running.child("postgres", "--port")
+        postgres.kill()
+        until(partial(lambda ended: not ended.is_running(), postgres))
+
+    running.come_back()
 
 
 def test_a_postgres_that_lost_its_port_comes_back_on_another(running: Up, model: ModelServer) -> None:
