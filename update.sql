@@ -657,7 +657,8 @@ BEGIN
     DELETE FROM asynch_idempotency k
     WHERE k.tenant_id = tenant AND k.path = asynch_begin_once.path AND k.key = asynch_begin_once.key
       AND k.created_at <= now() - interval '24 hours';
-    INSERT INTO asynch_idempotency VALUES (tenant, path, key, body_hash) ON CONFLICT DO NOTHING;
+    INSERT INTO asynch_idempotency (tenant_id, path, key, body_hash) VALUES (tenant, path, key, body_hash)
+    ON CONFLICT DO NOTHING;
     taken := FOUND;
     PERFORM set_config('lock_timeout', '0', true);
     IF taken THEN

@@ -29,6 +29,7 @@ class Created:
     replayed: bool = False
 
 
+#: What became of a go.
 Answer: TypeAlias = Made | Otherwise | Beyond | Before
 
 
@@ -112,8 +113,8 @@ class Creation:
             # before the locks: who has the key may be waiting for them
             if once is not None and (before := store.begin_once(conn, tenant_id, once)) is not None:
                 return going, before
+            tasks.enter_alone(conn, going.locks)
             limits = going.ceilings
-            tasks.enter_alone(conn, limits)
             _, drawn = tasks.draw_ids(conn, 1)
             since = {key: self.rooms.since(key, queue_limit=limit, drawn=drawn) for key, limit in limits.items()}
             own = {lane.lane_id for lane, _ in going.placed}
@@ -152,6 +153,11 @@ class _Going:
     @property
     def placed(self) -> list[tuple[TaskLane, NewTask]]:
         return [(to, task) for to, task in self.items if not isinstance(to, Refused)]
+
+    @property
+    def locks(self) -> set[int]:
+        """The keys of all its lanes, also where a task is refused: held from the beginning, in one order."""
+        return {key for lane in self.lanes.values() for key in lane.ceilings}
 
     @property
     def ceilings(self) -> dict[int, int]:

@@ -226,16 +226,16 @@ def keyed(api: Api, of: Live) -> requests.Response:
 
 
 @contextmanager
-def held(api: Api, pool: db.Pool) -> Iterator[None]:
-    """Nobody gets into the lane within the block; the first that waits for it comes first."""
-    lane = all_rows(pool, "SELECT lane_id FROM asynch_models")[0]["lane_id"]
+def held(pool: db.Pool) -> Iterator[None]:
+    """Nobody gets into any lane within the block; the first that waits for one comes first."""
     with db.transaction(pool) as conn:
-        conn.execute("SELECT pg_advisory_xact_lock(%s, -1)", (lane,))
+        conn.execute("SELECT pg_advisory_xact_lock(lane_id, -1) FROM asynch_models")
         yield
 
 
-def until_one_waits(pool: db.Pool) -> None:
-    until(lambda: bool(all_rows(pool, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")))
+def until_waiting(pool: db.Pool, count: int = 1) -> None:
+    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    until(lambda: len(all_rows(pool, waiting)) == count)
 
 
 def test_a_key_limits_no_other_wait(live: Live, pool: db.Pool) -> None:
@@ -243,9 +243,9 @@ def test_a_key_limits_no_other_wait(live: Live, pool: db.Pool) -> None:
     api.model()
     api.create()
     with ThreadPoolExecutor(1) as threads:
-        with held(api, pool):
+        with held(pool):
             answer = threads.submit(keyed, api, live)
-            until_one_waits(pool)
+            until_waiting(pool)
             sleep(2.5)
         assert answer.result().status_code == 202
 
@@ -256,15 +256,33 @@ def test_who_counts_and_who_need_not_do_not_wait_for_each_other(live: Live, seco
     api.model()
     api.create()
     with ThreadPoolExecutor(2) as threads:
-        with held(api, pool):
+        with held(pool):
             counts = threads.submit(keyed, api, second)
-            until_one_waits(pool)
+            until_waiting(pool)
             need_not = threads.submit(keyed, api, live)
             sleep(0.3)
         answers = [counts.result(), need_not.result()]
 
     assert [answer.status_code for answer in answers] == [202, 202]
     assert len({answer.json()["taskId"] for answer in answers}) == 1
+
+
+def test_batches_that_count_do_not_wait_for_each_other_for_what_they_refuse(
+    live: Live, second: Live, pool: db.Pool
+) -> None:
+    for name in ("a", "b"):
+        Api(live).model(name, httpMethod="GET")
+
+    def create(of: Live, good: str, bad: str) -> list[bool]:
+        tasks = [{"modelName": good}, {"modelName": bad, "requestPayload": [1]}]
+        return ["taskId" in entry for entry in Api(of).batch(*tasks)]
+
+    with ThreadPoolExecutor(2) as threads:
+        with held(pool):
+            made = [threads.submit(create, live, "a", "b"), threads.submit(create, second, "b", "a")]
+            until_waiting(pool, 2)
+
+        assert [of.result() for of in made] == [[True, False]] * 2
 
 
 # What counts
