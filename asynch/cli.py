@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from asynch import db, log, metrics, spans, wiring
+from asynch import cores, db, log, metrics, spans, wiring
 from asynch.commands.plain import config_option, plain_errors
 from asynch.errors import AsynchError, DatabaseDown, UserError
 from asynch.service import keys, rotation, schema
@@ -124,6 +124,7 @@ def worker(config: Path | None) -> None:
     _on_signals(stop.set)
     setup = _patiently(lambda: worker_setup(settings), stop)
     if setup is not None:
+        cores.keep_to_one(stop)
         run(setup, stop, manager)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from asynch import cores
 from asynch.errors import UserError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -64,20 +65,21 @@ def spawn(
         if os.getppid() != parent:  # it died before the kernel knew: no signal will come
             os._exit(1)
 
-    return subprocess.Popen(  # noqa: S603 - argv is the caller's own
-        [str(arg) for arg in argv],
-        stdin=stdin,
-        stdout=stdout,
-        stderr=subprocess.STDOUT if stderr is None and stdout is not None else stderr,
-        env=env,
-        cwd=cwd,
-        pass_fds=tuple(pass_fds),
-        start_new_session=True,
-        preexec_fn=die_with_parent,
-        user=user.uid if user else None,
-        group=user.gid if user else None,
-        extra_groups=[] if user else None,
-    )
+    with cores.all_of_them():
+        return subprocess.Popen(  # noqa: S603 - argv is the caller's own
+            [str(arg) for arg in argv],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.STDOUT if stderr is None and stdout is not None else stderr,
+            env=env,
+            cwd=cwd,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+            user=user.uid if user else None,
+            group=user.gid if user else None,
+            extra_groups=[] if user else None,
+        )
 
 
 @contextmanager

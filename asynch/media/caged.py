@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from asynch import cores
 from asynch.errors import AsynchError, ProcessorError, TmpUnavailable
 from asynch.media import Limits, Piece
 from asynch.media.cage import CANNOT_RUN
@@ -68,17 +69,18 @@ def _start(argv: Sequence[str | Path], piece: Piece) -> subprocess.Popen[bytes]:
     limits, scratch = piece.shop.limits, str(piece.shop.scratch)
     bounds = (os.getpid(), limits.memory_bytes, limits.cpu_s, limits.output_bytes)
     try:
-        return subprocess.Popen(  # noqa: S603 - a program of the installation
-            [sys.executable, "-I", "-S", _CAGE, *map(str, bounds), *map(str, argv)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # one arena for each thread would be address space that nobody uses
-            env={"PATH": os.defpath, "LC_ALL": "C", "HOME": scratch, "TMPDIR": scratch, "MALLOC_ARENA_MAX": "2"},
-            cwd=scratch,
-            start_new_session=True,
-            bufsize=0,
-        )
+        with cores.all_of_them():
+            return subprocess.Popen(  # noqa: S603 - a program of the installation
+                [sys.executable, "-I", "-S", _CAGE, *map(str, bounds), *map(str, argv)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                # one arena for each thread would be address space that nobody uses
+                env={"PATH": os.defpath, "LC_ALL": "C", "HOME": scratch, "TMPDIR": scratch, "MALLOC_ARENA_MAX": "2"},
+                cwd=scratch,
+                start_new_session=True,
+                bufsize=0,
+            )
     except OSError as exc:
         raise ProcessorError(f"no program can be started: {exc.strerror}", transient=True) from exc
 

@@ -15,7 +15,7 @@ PACKAGE = Path(asynch.__file__).parent
 
 #: From the ground up. A part imports from itself and from lines above it here, never from its own line or below.
 FLOORS: list[set[str]] = [
-    {"durable", "errors", "sql", "units"},
+    {"cores", "durable", "errors", "sql", "units"},
     {"domain"},
     {"written"},
     {"partial"},
@@ -77,7 +77,7 @@ NARROW = {
     "store": {"db", "domain", "errors"},
     "storage": {"durable", "errors"},
     "executors": {"errors", "domain"},
-    "media": {"errors", "domain"},
+    "media": {"cores", "errors", "domain"},
     "otlp": {"domain"},
     "spans": {"errors", "otlp"},
     "client": {"errors"},
