@@ -16,7 +16,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
-from asynch import metrics
+from asynch import cores, metrics
 from asynch.incoming import Incoming
 from asynch.processes import PR_SET_PDEATHSIG
 from asynch.settings import Settings
@@ -96,6 +96,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
                 self.cfg.set(name, value)
 
     def load(self) -> Flask:
+        cores.keep_to_one(threading.Event())  # each worker, as long as it lives
         return self._app_factory()
 
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.programs import REPOSITORY, environ
+from tests.served import Served
 from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(
@@ -78,13 +79,13 @@ class Kept:
         return json.loads(self.process.stdout.readline())
 
     def cores(self) -> set[int]:
-        return cores_of(self.process)
+        return cores_of(psutil.Process(self.process.pid))
 
 
-def cores_of(process: subprocess.Popen[Any]) -> set[int]:
+def cores_of(process: psutil.Process) -> set[int]:
     """Where any of its threads may run."""
     found: set[int] = set()
-    for thread in psutil.Process(process.pid).threads():
+    for thread in process.threads():
         with suppress(ProcessLookupError):  # it has just ended
             found |= os.sched_getaffinity(thread.id)
     return found
@@ -126,11 +127,21 @@ def test_who_writes_much_runs_everywhere_and_then_on_one_core_again(tmp_path: Pa
         until(lambda: len(kept.cores()) == 1, FREE_S)
 
 
+def test_each_process_of_the_api_keeps_to_one_core(served: Served) -> None:
+    arbiter, workers = psutil.Process(served.process.pid), served.workers()
+
+    assert cores_of(arbiter) == os.sched_getaffinity(0)
+    # each of its two, not both at once: there may be another test's for each core but one
+    for worker in workers:
+        until(lambda worker=worker: len(cores_of(worker)) == 1, FREE_S)  # type: ignore[misc]
+
+
 def test_a_worker_keeps_to_one_core(tmp_path: Path, dsn: str) -> None:
     argv = [sys.executable, "-m", "asynch", "worker"]
     with subprocess.Popen(argv, env=environ(tmp_path, dsn, ASYNCH_WORKER__THREADS="8"), cwd=REPOSITORY) as process:
         try:
-            until(lambda: len(psutil.Process(process.pid).threads()) > 8)
-            until(lambda: len(cores_of(process)) == 1, FREE_S)
+            worker = psutil.Process(process.pid)
+            until(lambda: worker.num_threads() > 8)
+            until(lambda: len(cores_of(worker)) == 1, FREE_S)
         finally:
             process.terminate()
