@@ -5,7 +5,7 @@ All of it in the caller's transaction: the fact that fires a rule and the action
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,18 +75,19 @@ def _fire(conn: Connection, tenant_id: int, file_id: int, cause: Cause, live: Se
     matched = {rule.id: rule for rule in matching(waiting, facts_of(file), file["identity"])}
     wanted = [_action(rule, file) for rule in matched.values()]
     fired = store.insert_actions(conn, tenant_id=tenant_id, actions=wanted) if wanted else {}
-    lanes: dict[str, int | None] = {}
+    specs = [matched[rule_id].spec for rule_id in fired]
+    lanes = _models_lanes(conn, tenant_id, {spec.target_url for spec in specs if _is_models(spec)})
     work = []
     for rule_id, action_id in fired.items():
         rule = matched[rule_id]
         lane = _lane_name(rule.spec)
-        if lane not in lanes:
+        if lane not in lanes and not _is_models(rule.spec):
             lanes[lane] = _lane(conn, tenant_id, rule.spec)
-        if (lane_id := lanes[lane]) is None:
+        if lane in lanes:
+            work.append(_work(rule, action_id, lanes[lane], file, made, cause))
+        else:
             missing = f"there is no model {rule.spec.target_url.removeprefix(MODEL)}"
             store.end_action(conn, tenant_id=tenant_id, action_id=action_id, end=End("failed", missing))
-        else:
-            work.append(_work(rule, action_id, lane_id, file, made, cause))
     if work:
         files.insert_work(conn, *work)
         news.announce(conn, {each.lane_id for each in work})
@@ -137,10 +138,8 @@ def _lane_name(spec: RuleSpec) -> str:
     return LANE + ("topic" if spec.execute_mode == QUEUE else spec.target_url)
 
 
-def _lane(conn: Connection, tenant_id: int, spec: RuleSpec) -> int | None:
-    """The lane's id; a model's is its own, so that its limit holds, None where the model is gone."""
-    if _is_models(spec):
-        return _models_lane(conn, tenant_id, spec.target_url.removeprefix(MODEL))
+def _lane(conn: Connection, tenant_id: int, spec: RuleSpec) -> int:
+    """The lane of what is no model's."""
     name = _lane_name(spec)
     if spec.execute_mode == WEBHOOK:
         url = f"webhook+{callbacks.receiver_of(spec.target_url)}"
@@ -151,13 +150,20 @@ def _lane(conn: Connection, tenant_id: int, spec: RuleSpec) -> int | None:
     return ensure_lane(conn, tenant_id=tenant_id, lane=lane)
 
 
-def _models_lane(conn: Connection, tenant_id: int, name: str) -> int | None:
-    model = models.find_model(conn, tenant_id=tenant_id, id=None, name=name)
-    if model is None:
-        return None
-    tasks.share_lanes(conn, [model.lane_id])  # who deletes the model does so before this, or finds what is added here
-    model = models.find_model(conn, tenant_id=tenant_id, id=model.id, name=None)
-    return None if model is None else model.lane_id
+def _models_lanes(conn: Connection, tenant_id: int, targets: Iterable[str]) -> dict[str, int]:
+    """The models' own lanes by target, so that their limits hold, without those that are gone.
+
+    Entered as a creator does, all at once: who deletes a model, or counts, does so before this, or finds what is added
+    here.
+    """
+    found = {}
+    for target in targets:
+        if model := models.find_model(conn, tenant_id=tenant_id, id=None, name=target.removeprefix(MODEL)):
+            found[target] = model
+    if found:
+        tasks.share_lanes(conn, {model.lane_id for model in found.values()}, tenant_id=tenant_id)
+    left = {t: models.find_model(conn, tenant_id=tenant_id, id=model.id, name=None) for t, model in found.items()}
+    return {target: model.lane_id for target, model in left.items() if model is not None}
 
 
 def _input(spec: RuleSpec, file: Row) -> str | None:

@@ -113,7 +113,7 @@ class Creation:
             # before the locks: who has the key may be waiting for them
             if once is not None and (before := store.begin_once(conn, tenant_id, once)) is not None:
                 return going, before
-            tasks.enter_alone(conn, going.locks)
+            tasks.enter_alone(conn, going.counted, beside=going.locks)
             limits = going.ceilings
             _, drawn = tasks.draw_ids(conn, 1)
             since = {key: self.rooms.since(key, queue_limit=limit, drawn=drawn) for key, limit in limits.items()}
@@ -157,6 +157,11 @@ class _Going:
     @property
     def locks(self) -> set[int]:
         """The keys of all its lanes, also where a task is refused: held from the beginning, in one order."""
+        return {key for lane in self.lanes.values() for key in lane.locks}
+
+    @property
+    def counted(self) -> set[int]:
+        """Those of them that have a limit."""
         return {key for lane in self.lanes.values() for key in lane.ceilings}
 
     @property

@@ -181,8 +181,7 @@ class Tasks:
         tenant_id, user = caller.principal.tenant_id, caller.principal.user
         with db.transaction(self.pool) as conn:
             lanes = {row["lane_id"] for row in store.get_tasks(conn, tenant_id=tenant_id, ids=ids).values()}
-            tenant = store.tenant_key(conn, tenant_id)
-            store.share_lanes(conn, sorted(lanes if tenant is None else lanes | {tenant}))
+            store.share_lanes(conn, lanes, tenant_id=tenant_id)
             changed = store.rerun(
                 conn, tenant_id=tenant_id, ids=ids, updater=user, queue_timeout_s=self.queue_timeout_s
             )

@@ -101,6 +101,10 @@ SELECT pg_advisory_xact_lock_shared(l, -1) FROM unnest(%(lanes)s::int[]) AS l
 -- lock_lanes --
 SELECT pg_advisory_xact_lock(l, -1) FROM unnest(%(lanes)s::int[]) AS l
 
+-- enter_alone --
+SELECT CASE WHEN l = ANY(%(alone)s::int[]) THEN pg_advisory_xact_lock(l, -1) ELSE pg_advisory_xact_lock_shared(l, -1) END
+FROM unnest(%(lanes)s::int[]) AS l
+
 -- draw_ids, plan kept --
 -- currval fails in a session that has drawn none.
 SELECT coalesce(array_agg(asynch_new_id() ORDER BY n), '{}') AS ids,

@@ -104,7 +104,7 @@ def create_tasks(
         "names": entry.names,
         "lanes": sorted((lane.told() for lane in entry.lanes), key=itemgetter("lane_id")),
         "tenant_queue_limit": request.tenant_queue_limit,
-        "locks": sorted({key for lane in entry.lanes for key in lane.ceilings}),
+        "locks": sorted({key for lane in entry.lanes for key in lane.locks}),
         "n": len(items),
         "low": entry.low,
         "high": entry.high,

@@ -77,6 +77,11 @@ class TaskLane:
         }
 
     @property
+    def locks(self) -> set[int]:
+        """What who enters it holds: also the tenant's where it has no limit, as somebody may be bringing one."""
+        return {self.lane_id} if self.tenant_key is None else {self.lane_id, self.tenant_key}
+
+    @property
     def ceilings(self) -> dict[int, int]:
         """What a task in it must stay under: lock key -> how many tasks may wait and run under it."""
         own = {self.lane_id: self.queue_limit}
@@ -123,26 +128,25 @@ def tenant_depth(conn: Connection, tenant_id: int, *, since: int = 0) -> Depth:
     return Depth(found["depth"], found["returning"], found["first"])
 
 
-def tenant_key(conn: Connection, tenant_id: int) -> int | None:
-    """The lock key of what a tenant has over all of its lanes."""
-    found = db.row(conn, "tenant_key", tenant_id=tenant_id)
-    return found["permit_id"] if found else None
-
-
 def draw_ids(conn: Connection, n: int) -> tuple[list[int], int]:
     """`n` new ids in order, and the last number drawn."""
     found = db.one(conn, "draw_ids", n=n)
     return found["ids"], found["drawn"]
 
 
-def share_lanes(conn: Connection, lanes: Collection[int]) -> None:
-    """Keep counters and deleters out of the lanes until the end of the transaction."""
-    db.rows(conn, "lock_lanes_shared", lanes=sorted(lanes))
+def share_lanes(conn: Connection, lanes: Collection[int], *, tenant_id: int) -> None:
+    """Keep counters and deleters out of a tenant's lanes until the end of the transaction."""
+    found = db.row(conn, "tenant_key", tenant_id=tenant_id)
+    keys = {*lanes, found["permit_id"]} if found else lanes
+    db.rows(conn, "lock_lanes_shared", lanes=sorted(keys))
 
 
-def enter_alone(conn: Connection, lanes: Collection[int]) -> None:
-    """Wait until no creator is in the lanes, and keep others out until the end of the transaction."""
-    db.rows(conn, "lock_lanes", lanes=sorted(lanes))
+def enter_alone(conn: Connection, lanes: Collection[int], *, beside: Collection[int]) -> None:
+    """Wait until no creator is in the lanes, and keep others out until the end of the transaction.
+
+    Of those `beside` only counters and deleters are kept out. All are taken in one order.
+    """
+    db.rows(conn, "enter_alone", lanes=sorted({*lanes, *beside}), alone=list(lanes))
 
 
 def fetch(conn: Connection, *, tenant_id: int, ids: Sequence[int], mark: bool) -> dict[int, Row]:

@@ -39,14 +39,14 @@ def test_a_plan_that_may_be_kept_is_kept(dsn: str) -> None:
         lane = add_model(pool)
         for _ in range(8):
             with db.transaction(pool) as conn:
-                store.share_lanes(conn, [lane])
+                store.share_lanes(conn, [lane], tenant_id=TENANT)
                 store.draw_ids(conn, 1)
                 begin_once(conn, TENANT, Once("/", "key", "hash"))
                 insert_op_logs(conn, caller, "createTask", [Operation(model_name="m")])
             add_tasks(pool, lane)
         with db.connection(pool) as conn:
             found = conn.execute("SELECT statement, custom_plans, generic_plans FROM pg_prepared_statements").fetchall()
-    assert len(found) == 5
+    assert len(found) == 5  # of tenant_key none
     assert [
         row for row in found if row["custom_plans"] > 5 or (row["custom_plans"] == 5 and not row["generic_plans"])
     ] == []

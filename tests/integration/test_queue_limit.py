@@ -15,6 +15,7 @@ from asynch import db
 from asynch.domain.principal import Caller, Principal, Role
 from asynch.errors import QueueFull
 from asynch.service.creation import Creation
+from asynch.store.creation import Entry, Made, Otherwise, Request, create_tasks
 from asynch.store.tasks import NewTask
 from asynch.web import Parts
 from tests.database import all_rows
@@ -398,6 +399,26 @@ def test_a_tenants_limit_is_filled_exactly_over_its_lanes_by_many_creators(
     assert depth(pool) == LIMIT
     assert set(told) == {(LIMIT, LIMIT)}
     assert api.of(99).post("createTask", {"modelName": "a"}).status_code == 202
+
+
+@pytest.mark.parametrize("lane", ["a", "b"])
+def test_who_is_in_flight_while_a_tenant_gets_its_limit_is_counted(live: Live, pool: db.Pool, lane: str) -> None:
+    api = Api(live)
+    for name in ("a", "b"):
+        api.model(name)
+    request = Request(Caller(Principal(api.tenant, "eva", Role.USER)), 3600.0, "UTC", log_payloads=True)
+    with ThreadPoolExecutor(1) as threads:
+        with db.transaction(pool) as conn:
+            found = create_tasks(conn, request, [], Entry(["a"]))
+            assert isinstance(found, Otherwise)
+            made = create_tasks(conn, request, [(found.lanes[0], NewTask("a"))], Entry(["a"], found.lanes))
+            assert isinstance(made, Made)
+            api.of(api.tenant, "admin").call("PUT", "/tenant/updateTenant", {"queueLimit": 1})
+            after = threads.submit(Api(Live(live.url, live.parts)).post, "createTask", {"modelName": lane})
+            until_waiting(pool)
+        assert problem(after.result()) == (429, "queue_full")
+
+    assert depth(pool) == 1
 
 
 def test_the_limit_of_all_tenants_is_each_ones_that_has_none_of_its_own(make_parts: MakeParts) -> None:
