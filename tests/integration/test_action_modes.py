@@ -36,6 +36,10 @@ pytestmark = pytest.mark.usefixtures("working_host")
 BROKER = os.environ.get("TEST_BROKER_URL", "amqp://guest:guest@127.0.0.1:5672/")
 
 
+#: who wants into a lane, whose lock is (its id, -1)
+WAITING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 4294967295 AND NOT granted"
+
+
 def noted(pool: db.Pool) -> tuple[str, str]:
     """What the row of the only action says, whatever its task does."""
     (action,) = all_rows(pool, "SELECT status, error_msg FROM asynch_action")
@@ -137,7 +141,6 @@ def test_actions_enter_their_models_as_creators_do(
         rule(api, name, targetUrl=f"model:{name}")
     keys = [row["lane_id"] for row in all_rows(pool, "SELECT lane_id FROM asynch_models WHERE kind = 'model'")]
     keys += [row["permit_id"] for row in all_rows(pool, "SELECT permit_id FROM asynch_tenant")]
-    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 4294967295 AND NOT granted"  # (…, -1)
     with working(api.live, dsn):
         with db.transaction(pool) as conn:
             conn.execute("SET LOCAL lock_timeout = '500ms'")  # before the server looks for a deadlock
@@ -145,10 +148,23 @@ def test_actions_enter_their_models_as_creators_do(
                 conn.execute("SELECT pg_advisory_xact_lock(%s, -1)", (key,))
                 if n == 0:
                     sent = send(api, picture)
-                    until(lambda: all_rows(pool, waiting))
+                    until(lambda: all_rows(pool, WAITING))
         completed(api, sent)
 
     assert len(all_rows(pool, "SELECT 1 FROM asynch_action")) == 2
+
+
+def test_an_action_of_a_model_waits_for_who_counts_all_of_its_tenants(
+    api: Api, dsn: str, picture: bytes, pool: db.Pool
+) -> None:
+    api.model("analyst")
+    rule(api, "look", targetUrl="model:analyst")
+    with working(api.live, dsn):
+        with db.transaction(pool) as conn:
+            conn.execute("SELECT pg_advisory_xact_lock(permit_id, -1) FROM asynch_tenant")
+            sent = send(api, picture)
+            until(lambda: all_rows(pool, WAITING))
+        completed(api, sent)
 
 
 def test_a_models_action_is_tried_as_its_rule_says(
