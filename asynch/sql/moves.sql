@@ -351,10 +351,11 @@ WHERE t.tenant_id = %(tenant_id)s AND t.id = ANY(%(ids)s::bigint[])
 -- purge --
 -- PURGE: the rows of one final state whose time is over, with a word in the op log that they were; the system's own
 -- go without one, and nobody's before the notice that he asked for. An upload or action that the cleaner failed keeps its
--- reason.
+-- reason. That no state is 1 is for the planner: it may not look at the parameters, and the index has none of these.
 WITH due AS MATERIALIZED (
     SELECT t.tenant_id, t.id FROM asynch_task t
-    WHERE t.state = %(state)s AND t.final AND t.wake_at <= now() AND coalesce(t.expire_notice_seconds, 0) <= 0
+    WHERE t.state = %(state)s AND t.state <> 1 AND t.final AND t.wake_at <= now()
+      AND coalesce(t.expire_notice_seconds, 0) <= 0
       AND (%(ids)s::bigint[] IS NULL OR t.id = ANY(%(ids)s::bigint[]))
     ORDER BY t.wake_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
 ), purged AS (
@@ -381,5 +382,6 @@ SELECT count(*) AS purged FROM purged
 -- purgeable --
 -- The stored objects of the rows `purge` would take, when they go with the row. What the system made is some file's.
 SELECT t.tenant_id, t.id, CASE WHEN t.tenant_id >= 0 THEN t.oss_file ELSE '' END AS oss_file FROM asynch_task t
-WHERE t.state = %(state)s AND t.final AND t.wake_at <= now() AND coalesce(t.expire_notice_seconds, 0) <= 0
+WHERE t.state = %(state)s AND t.state <> 1 AND t.final AND t.wake_at <= now()
+  AND coalesce(t.expire_notice_seconds, 0) <= 0
 ORDER BY t.wake_at LIMIT %(most)s
