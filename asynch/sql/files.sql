@@ -59,11 +59,13 @@ UPDATE asynch_upload u SET file_hash = %(sha256)s, updated_at = now()
 WHERE u.tenant_id = %(tenant_id)s AND u.id = %(id)s AND u.file_hash = ''
 
 -- put_cover --
--- To the file that a task was made for.
-WITH file AS MATERIALIZED (
-    SELECT f.tenant_id, f.id, f.cover_key FROM asynch_task t
-    JOIN asynch_file f ON f.tenant_id = ~t.tenant_id AND f.id = t.parent_id
-    WHERE t.tenant_id = ~%(tenant_id)s::bigint AND t.id = %(task_id)s FOR UPDATE OF f
+-- To the file that a task was made for. The task alone first: seen together with its file, it would be looked for
+-- among all of the tenant that were made for one.
+WITH task AS MATERIALIZED (
+    SELECT t.parent_id FROM asynch_task t WHERE t.tenant_id = ~%(tenant_id)s::bigint AND t.id = %(task_id)s
+), file AS MATERIALIZED (
+    SELECT f.tenant_id, f.id, f.cover_key FROM task t
+    JOIN asynch_file f ON f.tenant_id = %(tenant_id)s AND f.id = t.parent_id FOR UPDATE OF f
 )
 UPDATE asynch_file f SET cover_key = %(key)s, updated_at = now()
 FROM file o WHERE f.tenant_id = o.tenant_id AND f.id = o.id

@@ -329,6 +329,7 @@ OF_FILES: dict[str, tuple[str, Use, set[str]]] = {
     "note_received": (
         "upload", lambda c: files.note_received(c, tenant_id=1, upload_id=1, content_type="x"), {"asynch_upload_pkey"},
     ),
+    "put_cover": ("file", lambda c: files.put_cover(c, tenant_id=1, task_id=1, key="k"), {"asynch_file_pkey"}),
     "list_uploads": (
         "upload", lambda c: files.list_uploads(c, tenant_id=1, user="u1", limit=10, offset=0, cap=100),
         {"asynch_upload_user"},
