@@ -2,22 +2,35 @@
 
 -- scan_lanes, plan kept --
 -- The next lanes with waiting tasks after a cursor, one index probe a lane however deep its backlog. A disabled lane is
--- open to what its model works on, one whose work lies on another host never.
-WITH RECURSIVE scan(lane_id, n) AS (
-    (SELECT t.lane_id, 1 FROM asynch_task t
-     WHERE t.state = 0 AND t.phase = 0 AND t.lane_id > %(after)s ORDER BY t.lane_id LIMIT 1)
+-- open to what its model works on, one whose work lies on another host never. Lanes that are `known` are not looked for:
+-- they are met in their turn, and looked at from where their `starts` say, a probe a rank, as what lies before is dead.
+WITH RECURSIVE known AS MATERIALIZED (
+    SELECT k.lane_id, k.starts::timestamptz[] AS starts
+    FROM unnest(%(known)s::int[], %(starts)s::text[]) AS k(lane_id, starts)
+), scan(lane_id, n) AS (
+    SELECT %(after)s::int, 0
     UNION ALL
-    SELECT (SELECT t.lane_id FROM asynch_task t
-            WHERE t.state = 0 AND t.phase = 0 AND t.lane_id > s.lane_id ORDER BY t.lane_id LIMIT 1), s.n + 1
-    FROM scan s WHERE s.lane_id IS NOT NULL AND s.n < %(most)s
+    SELECT least(k.next, (
+        SELECT t.lane_id FROM asynch_task t
+        WHERE t.state = 0 AND t.phase = 0 AND t.lane_id > s.lane_id AND t.lane_id < coalesce(k.next, 2147483647)
+        ORDER BY t.lane_id LIMIT 1)), s.n + 1
+    FROM scan s CROSS JOIN LATERAL (SELECT min(k.lane_id) AS next FROM known k WHERE k.lane_id > s.lane_id) k
+    WHERE s.lane_id IS NOT NULL AND s.n < %(most)s
 )
 SELECT s.lane_id, m.tenant_id, m.max_concurrency, p.permits, p.most,
        m.deleted_at IS NULL AND m.tmp_host IN ('', %(tmp_host)s) AND (m.enabled = 1 OR EXISTS (
            SELECT 1 FROM asynch_task t
-           WHERE t.lane_id = s.lane_id AND t.state = 0 AND t.phase = 0 AND t.poll_url <> '')) AS open
-FROM scan s CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = s.lane_id OFFSET 0) m
+           WHERE t.lane_id = s.lane_id AND t.state = 0 AND t.phase = 0 AND t.poll_url <> ''))
+       AND (k.lane_id IS NULL OR EXISTS (
+           SELECT 1 FROM generate_series(0, 19) AS r(rank) CROSS JOIN LATERAL (
+               SELECT 1 FROM asynch_task t
+               WHERE t.lane_id = k.lane_id AND t.state = 0 AND t.phase = 0 AND t.rank = r.rank
+                 AND t.enqueue_at >= coalesce(k.starts[r.rank + 1], '-infinity')
+               ORDER BY t.enqueue_at, t.id LIMIT 1) w)) AS open
+FROM scan s LEFT JOIN known k ON k.lane_id = s.lane_id
+CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = s.lane_id OFFSET 0) m
 CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s, %(tmp_host)s) p
-WHERE s.lane_id IS NOT NULL
+WHERE s.n > 0
 ORDER BY s.lane_id
 
 -- lanes_named, plan kept --

@@ -14,6 +14,7 @@ from asynch.db import Connection, Row
 from asynch.domain.principal import served_by
 from asynch.domain.retry import RetryOn, RetryRule
 from asynch.domain.states import MOVES, Event, Phase
+from asynch.store.slots import by_rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +146,12 @@ def claim(
         "claim",
         lanes=list(counts),
         counts=list(counts.values()),
-        starts=[_by_rank((starts or {}).get(lane, {})) for lane in counts],
+        starts=[by_rank((starts or {}).get(lane, {})) for lane in counts],
         worker_id=worker_id,
         timezone=timezone,
         known_dead=list(known_dead),
     )
     return [_claim(r) for r in found]
-
-
-def _by_rank(starts: Mapping[int, datetime]) -> str:
-    """An array with a time or NULL for each rank."""
-    times = (starts.get(rank) for rank in range(max(starts, default=-1) + 1))
-    return "{" + ",".join(at.isoformat() if at else "NULL" for at in times) + "}"
 
 
 def claim_uploads(conn: Connection, *, tmp_host: str, most: int, worker_id: int) -> list[Claim]:

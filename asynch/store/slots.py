@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
 
 from asynch import db
 from asynch.db import Connection, Row
@@ -15,6 +17,8 @@ MOURNING_S = 1.0
 #: A session that has not answered for this long is taken for lost, well before others take its slots.
 SILENCE_S = 8.0
 _MOST_TRIES = 2000
+#: where no lane has a mark
+_NONE: Mapping[int, Mapping[int, datetime]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +47,36 @@ class Slot:
     slot: int
 
 
+def by_rank(starts: Mapping[int, datetime]) -> str:
+    """An array with a time or NULL for each rank."""
+    times = (starts.get(rank) for rank in range(max(starts, default=-1) + 1))
+    return "{" + ",".join(at.isoformat() if at else "NULL" for at in times) + "}"
+
+
 def scan_lanes(
-    conn: Connection, *, after: int, most: int, tenant_most: int = 0, tmp_host: str = ""
+    conn: Connection,
+    *,
+    after: int,
+    most: int,
+    starts: Mapping[int, Mapping[int, datetime]] = _NONE,
+    tenant_most: int = 0,
+    tmp_host: str = "",
 ) -> tuple[list[Lane], int | None]:
     """The next open lanes with waiting tasks after a cursor, and the new cursor (None at the end).
 
-    `tenant_most` is how many calls a tenant may have that has no limit of its own; 0 any number.
+    `starts` (lane -> rank -> time) leaves out what was enqueued before. `tenant_most` is how many calls a tenant may
+    have that has no limit of its own; 0 any number.
     """
-    found = db.rows(conn, "scan_lanes", after=after, most=most, tenant_most=tenant_most, tmp_host=tmp_host)
+    found = db.rows(
+        conn,
+        "scan_lanes",
+        after=after,
+        most=most,
+        known=list(starts),
+        starts=[by_rank(of_lane) for of_lane in starts.values()],
+        tenant_most=tenant_most,
+        tmp_host=tmp_host,
+    )
     cursor = found[-1]["lane_id"] if len(found) == most else None
     return [_lane(r) for r in found if r["open"]], cursor
 

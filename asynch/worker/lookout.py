@@ -14,8 +14,10 @@ from asynch.worker.marks import Marks
 _LANE_LIFE_S = 1.0
 #: A round looks at so many lanes at least, and at two for each call that it may start.
 _LEAST_LOOK = 64
-#: A sweep over all lanes may take this part of the time.
+#: A sweep over all lanes may take this part of the time,
 _SWEEP_SHARE = 0.2
+#: and those that look at lanes from their beginning this one: a held snapshot keeps all that was ever claimed there.
+_WHOLE_SHARE = 0.1
 
 
 class Lookout:
@@ -42,6 +44,8 @@ class Lookout:
         self._hot = Hot()
         self._cursor = 0
         self._sweep_began = 0.0
+        self._next_whole = 0.0  # when a sweep may look at all lanes from their beginning again
+        self._whole = True  # this one does
         self.next_sweep = 0.0  #: when all lanes are looked through again
         self.answered_at = monotonic()  #: when a sweep was last answered
 
@@ -92,10 +96,12 @@ class Lookout:
         """The next lanes of the sweep."""
         if self._cursor == 0:
             self._sweep_began = now
+            self._whole = now >= self._next_whole
         found, cursor = scan_lanes(
             self._session,
             after=self._cursor,
             most=self._batch_size,
+            starts={} if self._whole else self._marks.after(self._cursor, self._batch_size),
             tenant_most=self._tenant_most,
             tmp_host=self._tmp_host,
         )
@@ -107,6 +113,8 @@ class Lookout:
                 self._hot.add(lane.tenant_id, lane.lane_id)
         if self._cursor == 0:
             took = monotonic() - self._sweep_began
+            if self._whole:
+                self._next_whole = monotonic() + took / _WHOLE_SHARE
             pause = max(0.05, took / _SWEEP_SHARE) if found else self._poll_interval_s
             self.next_sweep = monotonic() + min(pause, self._poll_interval_s)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from heapq import nsmallest
 from time import monotonic
 
 from asynch.store.queue import Claim
@@ -35,6 +36,10 @@ class Marks:
         long_ago = now - _WHOLE_S if now >= self._next_whole else _NEVER
         whole = {lane for lane in lanes if self._whole_at.get(lane, _NEVER) < long_ago}
         return {lane: {} if lane in whole else dict(self._marks.get(lane, {})) for lane in lanes}
+
+    def after(self, lane_id: int, most: int) -> dict[int, Mapping[int, datetime]]:
+        """From where on to look for tasks in the lanes after this one, so many at most."""
+        return {lane: dict(self._marks[lane]) for lane in nsmallest(most, (n for n in self._marks if n > lane_id))}
 
     def learn(
         self,

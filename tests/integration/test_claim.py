@@ -8,6 +8,8 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -17,9 +19,12 @@ from asynch.store import queue, slots, workers
 from asynch.store import tasks as store
 from asynch.store.queue import Claim
 from asynch.store.slots import Slot
-from asynch.worker import outcomes
+from asynch.worker import lookout, outcomes
+from asynch.worker.lookout import Lookout
+from asynch.worker.marks import Marks
 from tests.database import CALLS, all_rows
 from tests.rows import (
+    HOST,
     QUEUE_TIMEOUT_S,
     Worker,
     add_model,
@@ -395,6 +400,67 @@ def test_a_scan_finds_every_waiting_lane_once_page_by_page(pool: db.Pool, dsn: s
             cursor = after
 
     assert found == lanes[::2]
+
+
+@pytest.mark.parametrize("most", [1, 2, 20])
+def test_a_scan_looks_at_known_lanes_from_their_marks_alone(pool: db.Pool, dsn: str, most: int) -> None:
+    """As far as the ranks go that have one; what it does not know it finds as ever."""
+    before, behind, ranked, empty, new, last = (add_model(pool, f"m{n}") for n in range(6))
+    now = datetime.now(UTC)
+    bend(pool, add_tasks(pool, before, 3), enqueue_at=now - timedelta(hours=1))
+    bend(pool, add_tasks(pool, behind, 1), enqueue_at=now)
+    bend(pool, add_tasks(pool, ranked, 1, priority=3), enqueue_at=now - timedelta(hours=1))
+    add_tasks(pool, new, 2)
+    add_tasks(pool, last, 2)
+    marks = {lane: {19: now - timedelta(minutes=1)} for lane in (before, behind, ranked, empty, last)}
+
+    found, cursor = list[int](), 0
+    with worker(dsn) as me:
+        while True:
+            starts = {lane: marks[lane] for lane in sorted(marks) if lane > cursor}
+            page, after = slots.scan_lanes(me.session, after=cursor, most=most, starts=starts)
+            found += [lane.lane_id for lane in page]
+            if after is None:
+                break
+            cursor = after
+
+    assert found == [behind, ranked, new, last]
+
+
+def test_sweeps_that_look_from_the_beginning_take_a_tenth_of_the_time(
+    pool: db.Pool, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a clock on which each of them takes a second, as under a held snapshot."""
+    now, wholes = 0.0, list[float]()
+
+    def scan(session: db.Connection, **asked: Any) -> tuple[list[slots.Lane], int | None]:
+        nonlocal now
+        if not asked["starts"]:
+            wholes.append(now)
+            now += 1.0
+        return slots.scan_lanes(session, **asked)
+
+    monkeypatch.setattr(lookout, "monotonic", lambda: now)
+    monkeypatch.setattr(lookout, "scan_lanes", scan)
+    lane = add_model(pool)
+    task = add_task(pool, lane)
+    with worker(dsn) as me:
+        marks = Marks()
+        (claim,) = me.claim(lane)
+        marks.learn({lane: 1}, {lane: {}}, [claim], took_s=0.0)
+        bend(pool, [task], state=State.PENDING, worker_id=0, enqueue_at=ago(3600))  # to a place before the mark
+        looks = Lookout(me.session, marks, batch_size=64, poll_interval_s=1.0, tenant_most=0, tmp_host=HOST)
+        found = []
+        while now < 40.0:
+            met = looks.look(calls=1, busy=())
+            found += [now for _ in met]
+            for each in met:
+                looks.cool(each.lane_id)
+            now += 0.1
+
+    assert wholes[0] == 0.0
+    assert all(10.9 < after - before < 12.1 for before, after in pairwise(wholes))  # it sweeps once a second
+    assert len(found) == len(wholes) > 3
 
 
 def test_a_claim_tells_the_terms_of_the_call(pool: db.Pool, dsn: str) -> None:

@@ -116,6 +116,9 @@ OF_WORKERS: dict[str, tuple[Use, set[str]]] = {
         lambda c: queue.settle(c, [outcomes.delivered(TERMS, claim(i)) for i in range(500)], queue_timeout_s=1.0), {KEY},
     ),
     "scan_lanes": (lambda c: slots.scan_lanes(c, after=0, most=64), {QUEUE, POLLED}),
+    "scan_lanes with marks": (
+        lambda c: slots.scan_lanes(c, after=0, most=64, starts={n: {19: AGO} for n in IDS[::3]}), {QUEUE, POLLED},
+    ),
     "lanes_named": (lambda c: slots.lanes_named(c, [1, 2, 900]), {POLLED}),
     "lanes_in_mourning": (lambda c: slots.lanes_in_mourning(c, [1, 2], [1, 2, 3]), {RUNNING}),
     "polled_waiting": (lambda c: slots.polled_waiting(c, 5), {POLLED}),
@@ -589,6 +592,25 @@ def test_a_scan_passes_a_deep_lane_in_one_step(deep: str) -> None:
         touched = blocks(conn, lambda c: slots.scan_lanes(c, after=7000, most=64))
 
     assert touched < 40
+
+
+def test_a_scan_that_begins_at_a_mark_does_not_read_what_lies_before_it(dsn: str) -> None:
+    with db.open_session(dsn, name="tests") as conn, psycopg.connect(dsn) as holder:
+        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        holder.execute("SELECT count(*) FROM asynch_models")  # from now on nothing dead can be removed
+        conn.execute(
+            b"INSERT INTO asynch_task (id, tenant_id, lane_id, model_name, enqueue_at) "
+            b"SELECT 3000000 + n, 79, 7779, 'worn', now() - interval '1 hour' FROM generate_series(1, 20000) AS n"
+        )
+        conn.execute(b"UPDATE asynch_task SET state = 4, final = true WHERE lane_id = 7779")
+        conn.execute(b"INSERT INTO asynch_task (id, tenant_id, lane_id, model_name) VALUES (4000000, 79, 7779, 'worn')")
+        starts = {7779: {19: datetime.now(UTC) - timedelta(minutes=1)}}
+
+        from_mark = blocks(conn, lambda c: slots.scan_lanes(c, after=7778, most=64, starts=starts))
+        whole = blocks(conn, lambda c: slots.scan_lanes(c, after=7778, most=64))
+
+    assert from_mark < 60
+    assert whole > 400
 
 
 def test_settling_one_task_reads_a_few_blocks(filled: str) -> None:
