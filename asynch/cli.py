@@ -126,6 +126,7 @@ def worker(config: Path | None) -> None:
     setup = _patiently(lambda: worker_setup(settings), stop)
     if setup is not None:
         cores.keep_to_one(stop)
+        gc.collect()
         gc.freeze()  # what is there by now stays: to look through it for garbage takes tens of milliseconds
         run(setup, stop, manager)
 

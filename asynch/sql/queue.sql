@@ -3,7 +3,8 @@
 -- scan_lanes, plan kept --
 -- The next lanes with waiting tasks after a cursor, one index probe a lane however deep its backlog. A disabled lane is
 -- open to what its model works on, one whose work lies on another host never. Lanes that are `known` are not looked for:
--- they are met in their turn, and looked at from where their `starts` say, a probe a rank, as what lies before is dead.
+-- they are met in their turn, and looked at from where their `starts` say, a probe a rank, as what lies before is dead;
+-- but not what a model works on, which is claimed before all else.
 WITH RECURSIVE known AS MATERIALIZED (
     SELECT k.lane_id, k.starts::timestamptz[] AS starts
     FROM unnest(%(known)s::int[], %(starts)s::text[]) AS k(lane_id, starts)
@@ -18,15 +19,15 @@ WITH RECURSIVE known AS MATERIALIZED (
     WHERE s.lane_id IS NOT NULL AND s.n < %(most)s
 )
 SELECT s.lane_id, m.tenant_id, m.max_concurrency, p.permits, p.most,
-       m.deleted_at IS NULL AND m.tmp_host IN ('', %(tmp_host)s) AND (m.enabled = 1 OR EXISTS (
+       m.deleted_at IS NULL AND m.tmp_host IN ('', %(tmp_host)s) AND (EXISTS (
            SELECT 1 FROM asynch_task t
-           WHERE t.lane_id = s.lane_id AND t.state = 0 AND t.phase = 0 AND t.poll_url <> ''))
-       AND (k.lane_id IS NULL OR EXISTS (
+           WHERE t.lane_id = s.lane_id AND t.state = 0 AND t.phase = 0 AND t.poll_url <> '')
+       OR m.enabled = 1 AND (k.lane_id IS NULL OR EXISTS (
            SELECT 1 FROM generate_series(0, 19) AS r(rank) CROSS JOIN LATERAL (
                SELECT 1 FROM asynch_task t
                WHERE t.lane_id = k.lane_id AND t.state = 0 AND t.phase = 0 AND t.rank = r.rank
                  AND t.enqueue_at >= coalesce(k.starts[r.rank + 1], '-infinity')
-               ORDER BY t.enqueue_at, t.id LIMIT 1) w)) AS open
+               ORDER BY t.enqueue_at, t.id LIMIT 1) w))) AS open
 FROM scan s LEFT JOIN known k ON k.lane_id = s.lane_id
 CROSS JOIN LATERAL (SELECT * FROM asynch_models l WHERE l.lane_id = s.lane_id OFFSET 0) m
 CROSS JOIN LATERAL asynch_permits(m.tenant_id, m.base_url, %(tenant_most)s, %(tmp_host)s) p

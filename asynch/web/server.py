@@ -100,6 +100,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         """Runs in each worker, after the fork."""
         cores.keep_to_one(threading.Event())
         app = self._app_factory()
+        gc.collect()
         gc.freeze()  # what is there by now stays: to look through it for garbage takes tens of milliseconds
         return app
 

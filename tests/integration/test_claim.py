@@ -405,14 +405,17 @@ def test_a_scan_finds_every_waiting_lane_once_page_by_page(pool: db.Pool, dsn: s
 @pytest.mark.parametrize("most", [1, 2, 20])
 def test_a_scan_looks_at_known_lanes_from_their_marks_alone(pool: db.Pool, dsn: str, most: int) -> None:
     """As far as the ranks go that have one; what it does not know it finds as ever."""
-    before, behind, ranked, empty, new, last = (add_model(pool, f"m{n}") for n in range(6))
+    before, behind, ranked, empty, new, polled, last = (add_model(pool, f"m{n}") for n in range(7))
     now = datetime.now(UTC)
     bend(pool, add_tasks(pool, before, 3), enqueue_at=now - timedelta(hours=1))
     bend(pool, add_tasks(pool, behind, 1), enqueue_at=now)
     bend(pool, add_tasks(pool, ranked, 1, priority=3), enqueue_at=now - timedelta(hours=1))
     add_tasks(pool, new, 2)
+    works = add_tasks(pool, polled, 1)
+    working_on(pool, works)
+    bend(pool, works, enqueue_at=now - timedelta(hours=1))
     add_tasks(pool, last, 2)
-    marks = {lane: {19: now - timedelta(minutes=1)} for lane in (before, behind, ranked, empty, last)}
+    marks = {lane: {19: now - timedelta(minutes=1)} for lane in (before, behind, ranked, empty, polled, last)}
 
     found, cursor = list[int](), 0
     with worker(dsn) as me:
@@ -424,7 +427,7 @@ def test_a_scan_looks_at_known_lanes_from_their_marks_alone(pool: db.Pool, dsn: 
                 break
             cursor = after
 
-    assert found == [behind, ranked, new, last]
+    assert found == [behind, ranked, new, polled, last]
 
 
 def test_sweeps_that_look_from_the_beginning_take_a_tenth_of_the_time(
