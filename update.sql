@@ -262,8 +262,10 @@ CREATE TABLE IF NOT EXISTS asynch_op_log (
 );
 -- Tells a task that was purged from one that never was.
 CREATE INDEX IF NOT EXISTS asynch_op_log_purged ON asynch_op_log (tenant_id, task_id) WHERE op_type = 'purgeTask';
--- Finds the rows of one task, of all there are.
-CREATE INDEX IF NOT EXISTS asynch_op_log_task ON asynch_op_log (tenant_id, task_id, id) WHERE op_type <> 'purgeTask' AND task_id <> '';
+-- Finds the rows of one task, of all there are. The one that tells of its creation has its id, and is found by that.
+CREATE INDEX IF NOT EXISTS asynch_op_log_later ON asynch_op_log (tenant_id, task_id, id)
+    WHERE op_type <> 'purgeTask' AND task_id <> '' AND task_id <> id::text;
+DROP INDEX IF EXISTS asynch_op_log_task;
 -- Finds what was refused, and what was changed: a handful among the millions that only tell of a task.
 CREATE INDEX IF NOT EXISTS asynch_op_log_refused ON asynch_op_log (tenant_id, id) WHERE success = 0;
 CREATE INDEX IF NOT EXISTS asynch_op_log_rare ON asynch_op_log (tenant_id, id) WHERE op_type NOT IN ('createTask', 'purgeTask');
@@ -764,5 +766,5 @@ BEGIN
 END
 $$;
 
-INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '8')
+INSERT INTO asynch_meta (key, value) VALUES ('schema_version', '9')
 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE asynch_meta.value::integer < excluded.value::integer;

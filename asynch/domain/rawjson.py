@@ -84,6 +84,12 @@ def depth(text: str) -> int:
     return max(accumulate(memoryview(structure).cast("b")), default=0)
 
 
+def is_deeper(text: str, limit: int, at: int = 0, end: int | None = None) -> bool:
+    """Whether the JSON value in between is nested deeper; most have too few brackets for it, which is cheap to see."""
+    brackets = text.count("[", at, end) + text.count("{", at, end)
+    return brackets > limit and depth(text[at:end]) > limit
+
+
 def members(text: str, *, raw: frozenset[str], max_depth: int = 64) -> dict[str, Any]:
     """Take one JSON object apart: those named in `raw` as RawJson, others as Python values; the last of equals.
 
@@ -201,14 +207,9 @@ class _Source:
     def value(self, at: int, path: Path, raw: bool = False) -> tuple[Any, int]:
         """A value, or the complaint that it is nested too deep."""
         value, end = self.scan(_skim if raw else _read, at, path)
-        if self.is_too_deep(at, end):
+        if is_deeper(self.text, self.max_depth, at, end):
             return TooDeep(pointer(path), self.max_depth), end
         return (RawJson(self.text[at:end]) if raw else value), end
-
-    def is_too_deep(self, at: int, end: int) -> bool:
-        """Whether the value in between is; most have too few brackets for it, which is cheap to see."""
-        brackets = self.text.count("[", at, end) + self.text.count("{", at, end)
-        return brackets > self.max_depth and depth(self.text[at:end]) > self.max_depth
 
     def scan(self, decoder: Callable[[str, int], tuple[Any, int]], at: int, path: Path) -> tuple[Any, int]:
         try:

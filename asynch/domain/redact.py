@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 #: What the op log keeps of a payload, characters.
 KEPT = 1024
@@ -26,6 +26,14 @@ def redacted(text: str | None) -> str:
     """The beginning of a payload; what stands under a secret-looking name is hidden, whatever it is."""
     head = (text or "")[: KEPT * 2]
     return (_hide(head) if _is_secret(head) else head)[:KEPT]
+
+
+def redacted_each(texts: Sequence[str | None]) -> list[str]:
+    """As `redacted`, of many: that none has such a name in it is seen at once of all of them."""
+    heads = [(text or "")[: KEPT * 2] for text in texts]
+    if _is_secret("\n".join(heads)):
+        return [redacted(head) for head in heads]
+    return [head[:KEPT] for head in heads]
 
 
 def without(text: str, secrets: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TypeAlias
 
 from asynch import db
@@ -136,7 +137,7 @@ class Creation:
             return self.webhooks.lanes(conn, going.tenant_id, urls)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Going:
     """A request on its way into lanes as they are believed to be."""
 
@@ -150,7 +151,7 @@ class _Going:
     def tenant_id(self) -> int:
         return self.request.caller.principal.tenant_id
 
-    @property
+    @cached_property
     def placed(self) -> list[tuple[TaskLane, NewTask]]:
         return [(to, task) for to, task in self.items if not isinstance(to, Refused)]
 
@@ -164,7 +165,7 @@ class _Going:
         """Those of them that have a limit."""
         return {key for lane in self.lanes.values() for key in lane.ceilings}
 
-    @property
+    @cached_property
     def ceilings(self) -> dict[int, int]:
         """What its tasks must stay under: lock key -> limit."""
         lanes = {lane.lane_id: lane for lane, _ in self.placed}

@@ -12,7 +12,7 @@ from asynch.errors import UserError
 from asynch.secretbox import SecretBox
 from asynch.store import facts
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 #: The fact that tells whether keys fit.
 CANARY = "secret_canary"
 #: Key of the advisory lock that lets one host migrate at a time.

@@ -48,10 +48,14 @@ SELECT count(*) AS total FROM (
     LIMIT %(cap)s) t
 
 -- op_logs_of_task --
--- One branch a partial index.
+-- One branch an index; the row of its creation has the task's id.
 SELECT id FROM (
     SELECT id FROM asynch_op_log
-    WHERE tenant_id = %(tenant_id)s AND task_id = %(task_id)s AND task_id <> '' AND op_type <> 'purgeTask'
+    WHERE tenant_id = %(tenant_id)s AND task_id = %(task_id)s AND task_id <> '' AND task_id <> id::text
+      AND op_type <> 'purgeTask'
     UNION ALL
     SELECT id FROM asynch_op_log WHERE tenant_id = %(tenant_id)s AND task_id = %(task_id)s AND op_type = 'purgeTask'
+    UNION ALL
+    SELECT id FROM asynch_op_log
+    WHERE tenant_id = %(tenant_id)s AND id = %(number)s AND task_id = %(task_id)s AND op_type <> 'purgeTask'
 ) t ORDER BY id DESC LIMIT %(most)s

@@ -6,14 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
 from asynch import db
 from asynch.db import Connection
 from asynch.domain.principal import Caller
-from asynch.domain.redact import redacted
+from asynch.domain.redact import redacted_each
 from asynch.domain.retry import rank_of
 from asynch.errors import InvalidInput, Mistake, Refused
 from asynch.store.oplog import request_of
@@ -82,6 +82,11 @@ class Before(NamedTuple):
 #: An item on its way: where it goes, or why not, and what it is.
 Item: TypeAlias = tuple[TaskLane | Refused, NewTask]
 
+#: What most tasks do not give, from this field on, named as the statement has it.
+_OPTIONAL: Final = 3
+_NAMES = NewTask._fields[_OPTIONAL:]
+_NOT_GIVEN = NewTask("")[_OPTIONAL:]
+
 
 def create_tasks(
     conn: Connection,
@@ -114,7 +119,9 @@ def create_tasks(
     if request.once is not None:
         told |= asdict(request.once)
         told |= {"begun": entry.begun, "kept": entry.kept, "refusals": refusals}
-    rows = [_record(to, task, callback_lanes, request.log_payloads) for to, task in items]
+    payloads = [task.payload if request.log_payloads else None for _, task in items]
+    logged = redacted_each(payloads)
+    rows = [_record(to, task, callback_lanes, shown) for (to, task), shown in zip(items, logged, strict=True)]
     answer = db.one(
         conn,
         "create_tasks",
@@ -153,29 +160,22 @@ def recalled(told: Mapping[str, Any]) -> Refused:
     return Refused(told["detail"], code=told["code"], **told["extra"])
 
 
-def _record(
-    to: TaskLane | Refused, task: NewTask, callback_lanes: Mapping[str, int], log_payloads: bool
-) -> dict[str, Any]:
-    """An item as the statement reads it, without what is not given; of one that is refused what the op log tells."""
-    logged = redacted(task.payload) if log_payloads else ""
+def _record(to: TaskLane | Refused, task: NewTask, callback_lanes: Mapping[str, int], logged: str) -> dict[str, Any]:
+    """An item as the statement reads it; of one that is refused what the op log tells."""
     if isinstance(to, Refused):
         return {
             "error": str(to.code), "model_name": task.model_name, "biz_name": task.biz_name, "logged": logged,
         }  # fmt: skip
     told = {
+        "lane_id": to.lane_id,
+        "rank": rank_of(task.priority),
         "model_name": task.model_name,
-        "delay_s": task.delay_s or None,
-        "not_before": task.not_before,
-        "queue_timeout_s": task.queue_timeout_s,
-        "biz_name": task.biz_name or None,
-        "client_ref": task.client_ref or None,
-        "metadata": task.metadata,
-        "input_ref": task.input_ref,
         "request_payload": task.payload,
-        "callback_url": task.callback_url,
-        "callback_lane": callback_lanes[task.callback_url] if task.callback_url else None,
-        "expire_notice_s": task.expire_notice_s,
-        "logged": None if logged == task.payload else logged,
     }
-    given = {name: value for name, value in told.items() if value is not None}
-    return {"lane_id": to.lane_id, "rank": rank_of(task.priority), **given}
+    if logged != task.payload:
+        told["logged"] = logged
+    if (optional := task[_OPTIONAL:]) != _NOT_GIVEN:
+        told |= {name: value for name, value in zip(_NAMES, optional, strict=True) if value is not None}
+    if task.callback_url:
+        told["callback_lane"] = callback_lanes[task.callback_url]
+    return told

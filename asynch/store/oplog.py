@@ -12,6 +12,7 @@ import orjson
 
 from asynch import db
 from asynch.db import Connection, Row
+from asynch.domain.ids import number_of
 from asynch.domain.principal import Caller
 
 _INT4_MAX = 2**31 - 1
@@ -73,7 +74,9 @@ def list_op_logs(
     """A page, newest first, and how many rows there are in all, counted up to `cap`."""
     params: dict[str, Any] = {"tenant_id": tenant_id, **asdict(wanted), "ids": None}
     if (task_id := params.pop("task_id")) is not None:
-        of_task = db.rows(conn, "op_logs_of_task", tenant_id=tenant_id, task_id=task_id, most=cap)
+        of_task = db.rows(
+            conn, "op_logs_of_task", tenant_id=tenant_id, task_id=task_id, number=number_of(task_id), most=cap
+        )
         if not of_task:
             return [], 0
         params["ids"] = [r["id"] for r in of_task]

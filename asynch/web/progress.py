@@ -8,11 +8,11 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from pydantic import ConfigDict, Field, model_validator
 
+from asynch.domain.ids import number_of
 from asynch.service.progress import check
 from asynch.store.progress import Note
 from asynch.web import parts
 from asynch.web.bodies import Body, Text, read_json, said
-from asynch.web.task_bodies import number_of
 
 bp = Blueprint("progress", __name__)
 

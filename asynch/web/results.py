@@ -8,12 +8,12 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
+from asynch.domain.ids import number_of
 from asynch.service import results
 from asynch.service.results import Result
 from asynch.web import parts
 from asynch.web.bodies import Body, Text, read_json
 from asynch.web.rule_bodies import document
-from asynch.web.task_bodies import number_of
 
 bp = Blueprint("results", __name__)
 

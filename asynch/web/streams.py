@@ -23,12 +23,12 @@ from wsproto import events as ws
 from wsproto.utilities import ProtocolError
 
 from asynch.db import Row
+from asynch.domain.ids import number_of
 from asynch.errors import InvalidInput, Mistake, Overloaded
 from asynch.service.documents import as_json
 from asynch.service.feed import Feed, Key
 from asynch.web import parts, problem
 from asynch.web.auth import principal
-from asynch.web.task_bodies import number_of
 
 bp = Blueprint("streams", __name__, url_prefix="/task")
 

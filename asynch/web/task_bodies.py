@@ -16,26 +16,22 @@ from pydantic import (
 )
 
 from asynch.domain import callbacks
+from asynch.domain.ids import number_of
 from asynch.domain.rawjson import RawJson
 from asynch.store.tasks import NewTask, TaskFilter
-from asynch.web.bodies import INT4_MAX, INT8_MAX, STORABLE, Body, Flag, Page, Pattern, TenantId, Text, said, whole
+from asynch.web.bodies import INT4_MAX, STORABLE, Body, Flag, Page, Pattern, TenantId, Text, said, whole
 
 #: Members kept as the JSON text that was sent.
 RAW = frozenset({"requestPayload", "metadata"})
 MAX_BATCH = 10_000
 _MAX_IDS = 1000
 _MAX_WAIT_S = 30
+#: of a model, a business and a reference, characters
+MAX_NAME = 128
 #: metadata and inputRef, bytes
-_MAX_NOTE = 4096
+MAX_NOTE = 4096
 #: With the longest queue time-out on top, a time must still have a year of four digits.
 _LAST_YEAR = 9000
-
-
-def number_of(task_id: str) -> int:
-    """The number of an id; 0, which no task has, for what is none."""
-    if task_id.isascii() and task_id.isdigit() and len(task_id) <= 19 and int(task_id) <= INT8_MAX:
-        return int(task_id)
-    return 0
 
 
 def _task_id(value: object) -> object:
@@ -69,8 +65,8 @@ def _object(raw: RawJson) -> RawJson:
 
 
 def _short(text: str) -> str:
-    if len(text.encode()) > _MAX_NOTE:
-        raise ValueError(f"expected at most {_MAX_NOTE} bytes")
+    if len(text.encode()) > MAX_NOTE:
+        raise ValueError(f"expected at most {MAX_NOTE} bytes")
     return text
 
 
@@ -79,7 +75,7 @@ TaskId = Annotated[
 ]
 Time = Annotated[AwareDatetime, BeforeValidator(_time), Pattern(r"^[0-8]\d{3}-\d\d-\d\dT")]
 CallbackUrl = Annotated[Text, Field(max_length=callbacks.MAX_URL), Pattern(callbacks.URL_PATTERN)]
-Short = Annotated[Text, Field(max_length=128)]
+Short = Annotated[Text, Field(max_length=MAX_NAME)]
 
 
 class TaskIn(Body):
@@ -92,7 +88,7 @@ class TaskIn(Body):
         }
     )
 
-    model_name: Annotated[Text, Field(min_length=1, max_length=128)]
+    model_name: Annotated[Text, Field(min_length=1, max_length=MAX_NAME)]
     request_payload: RawJson | None = None
     input_ref: Annotated[Text, AfterValidator(_short)] | None = None
     biz_name: Short | None = None

@@ -11,6 +11,7 @@ from flask.typing import ResponseReturnValue
 
 from asynch.db import Row
 from asynch.domain import rawjson
+from asynch.domain.ids import number_of
 from asynch.domain.states import State, status_of
 from asynch.errors import Conflict, InvalidInput, Mistake, Refused, TooLarge
 from asynch.service import documents
@@ -19,10 +20,10 @@ from asynch.service.documents import Documents
 from asynch.service.tasks import Change, Tasks
 from asynch.store.creation import Once
 from asynch.store.tasks import NewTask
-from asynch.web import metrics, parts
+from asynch.web import batches, metrics, parts
 from asynch.web.auth import caller, creator, named_tenant, principal
 from asynch.web.bodies import checked, read_body, read_json, read_query
-from asynch.web.task_bodies import MAX_BATCH, RAW, Ids, ListIn, ManyIn, TaskIn, WhichTask, number_of
+from asynch.web.task_bodies import MAX_BATCH, RAW, Ids, ListIn, ManyIn, TaskIn, WhichTask
 
 bp = Blueprint("tasks", __name__, url_prefix="/task")
 
@@ -49,8 +50,7 @@ def create_task() -> ResponseReturnValue:
 def create_task_batch() -> ResponseReturnValue:
     """202 with an id or an error for each task; the good ones are created even when others are bad."""
     body = read_body(parts().settings.server.max_batch_body)
-    values = rawjson.elements(rawjson.decode(body), "tasks", raw=RAW, max_depth=_depth(), max_items=MAX_BATCH)
-    created = _creation().create_batch(creator(), [_item(n, value) for n, value in enumerate(values)], _once(body))
+    created = _creation().create_batch(creator(), _items(body), _once(body))
     metrics.note_created(created)
     listed = [
         {"index": n, "error": documents.refusal(_placed(n, r))}
@@ -217,27 +217,46 @@ def _task(body: bytes) -> NewTask | Refused:
 
 def _new_task(values: Mapping[str, Any]) -> NewTask:
     """InvalidInput for what is no task, or would call back where nothing may be called."""
-    task = checked(TaskIn, values).new_task()
+    return _calling_back(checked(TaskIn, values).new_task())
+
+
+def _calling_back(task: NewTask) -> NewTask:
     if task.callback_url is None:
         return task
     return task._replace(callback_url=parts().webhooks.check(task.callback_url, "#/callbackUrl"))
 
 
+def _items(body: bytes) -> list[NewTask | Refused]:
+    """The tasks of a batch; what is wrong with one is its own."""
+    text, depth, limit = rawjson.decode(body), _depth(), parts().settings.server.max_body
+    found: Sequence[NewTask | Refused] | None = batches.read(body, max_depth=depth)
+    if found is None:
+        values = rawjson.elements(text, "tasks", raw=RAW, max_depth=depth, max_items=MAX_BATCH)
+        found = [_item(n, value) for n, value in enumerate(values)]
+    return [task if isinstance(task, Refused) else _allowed(task, limit) for task in found]
+
+
 def _item(index: int, value: Any) -> NewTask | Refused:
-    """One task of a batch; what is wrong with it is its own."""
+    """One task of a batch as it was taken apart."""
     if isinstance(value, InvalidInput):
         prefix = _place(index)
         return InvalidInput([Mistake("#" + m.pointer.removeprefix(prefix), m.detail) for m in value.mistakes])
     if not isinstance(value, Mapping):
         return InvalidInput([Mistake("#", "expected an object")])
     try:
-        task = _new_task(value)
+        return checked(TaskIn, value).new_task()
     except InvalidInput as exc:
         return exc
-    limit = parts().settings.server.max_body
-    if len((task.payload or "").encode()) > limit:
+
+
+def _allowed(task: NewTask, limit: int) -> NewTask | Refused:
+    """A task of a batch, which must not be larger than one that comes alone."""
+    if task.payload is not None and len(task.payload.encode()) > limit:
         return TooLarge(f"A task may have at most {limit} bytes.", limitBytes=limit)
-    return task
+    try:
+        return _calling_back(task)
+    except InvalidInput as exc:
+        return exc
 
 
 def _placed(index: int, refused: Refused) -> Refused:

@@ -14,13 +14,13 @@ from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import PreconditionFailed, UnsupportedMediaType
 
+from asynch.domain.ids import number_of
 from asynch.errors import InvalidInput, MalformedBody, Mistake
 from asynch.service.resumable import Checksum, Standing
 from asynch.web import parts
 from asynch.web.auth import creator
 from asynch.web.bodies import checked
 from asynch.web.receiving import pieces, receiving
-from asynch.web.task_bodies import number_of
 from asynch.web.uploads import Fields
 
 bp = Blueprint("tus", __name__, url_prefix="/api/file/tus")

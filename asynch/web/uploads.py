@@ -16,6 +16,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.formparser import FormDataParser
 
 from asynch.db import Row
+from asynch.domain.ids import number_of
 from asynch.errors import InvalidInput, MalformedBody, Mistake, TooLarge
 from asynch.service.documents import as_json
 from asynch.service.intake import Intake
@@ -24,7 +25,6 @@ from asynch.web import parts, streams
 from asynch.web.auth import creator, principal
 from asynch.web.bodies import BROKEN, INT4_MAX, INT8_MAX, Body, Text, checked, read_json, read_query
 from asynch.web.receiving import receiving
-from asynch.web.task_bodies import number_of
 
 bp = Blueprint("uploads", __name__, url_prefix="/api/file")
 

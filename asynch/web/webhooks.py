@@ -10,13 +10,14 @@ from pydantic import Field
 
 from asynch.db import Row
 from asynch.domain import callbacks
+from asynch.domain.ids import number_of
 from asynch.domain.states import State, status_of
 from asynch.service.webhooks import Webhooks
 from asynch.store.webhooks import DeliveryFilter
 from asynch.web import parts
 from asynch.web.auth import caller, named_tenant, principal
 from asynch.web.bodies import Body, Page, TenantId, read_json
-from asynch.web.task_bodies import CallbackUrl, TaskId, number_of
+from asynch.web.task_bodies import CallbackUrl, TaskId
 
 bp = Blueprint("webhooks", __name__, url_prefix="/webhook")
 

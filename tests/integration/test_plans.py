@@ -485,7 +485,7 @@ def test_a_look_at_rules_goes_through_an_index(full_table: str, name: str) -> No
 #: searches of the op log with the indexes that may answer
 OF_THE_LOG: dict[str, tuple[OpFilter, set[str]]] = {
     "all": (OpFilter(), {"pkey"}),
-    "of a task": (OpFilter(task_id="777"), {"task", "purged", "pkey"}),
+    "of a task": (OpFilter(task_id="777"), {"later", "purged", "pkey"}),
     "of a kind that is rare": (OpFilter(op_type="Model"), {"rare"}),
     "refused": (OpFilter(success=0), {"refused"}),
     "a minute long ago": (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asynch.domain.redact import KEPT, redacted, without
+from asynch.domain.redact import KEPT, redacted, redacted_each, without
 
 NAMES = [
     "password", "Passwd", "secret", "clientSecret", "token", "access_token", "apiKey", "api_key", "API-KEY", "x-api-key",
@@ -67,6 +67,18 @@ def test_no_value_under_a_secret_name_is_ever_shown(before: str, name: str, valu
 
     assert "hunter2" not in redacted(text)
     assert redacted(text).endswith('"l": 1}')
+
+
+#: texts with a secret in some of them, one that is cut off, and halves of a name that would be one together
+MANY = st.lists(st.none() | st.text(max_size=5) | st.sampled_from([
+    *(f'{{"{name}": "hunter2"}}' for name in NAMES), r'{"p\u0061ssword":"hunter2"}', "x" * KEPT + '{"token": "hunter2"}',
+    "x" * 3 * KEPT, "pass", "word",
+]), max_size=4)  # fmt: skip
+
+
+@given(MANY)
+def test_of_many_texts_each_is_told_as_if_it_were_alone(texts: list[str | None]) -> None:
+    assert redacted_each(texts) == [redacted(text) for text in texts]
 
 
 @pytest.mark.parametrize("said", [
