@@ -117,15 +117,16 @@ class Load:
         return (self.done - before) / (monotonic() - began)
 
     def feed(self) -> None:
-        """Put in what went out, until the end; one announcement a time."""
+        """Put in what went out, until the end; one announcement a time, of those lanes, as an API makes it."""
         while not self._over.wait(_FEED_S):
             self._feed_once()
 
     def _feed_once(self) -> None:
         if (missing := self.done - self._fed) > 0:
             stock.add_tasks(self.site, self.lanes, missing, first=self._fed)
+            fed = {self.lanes[(self._fed + n) % len(self.lanes)] for n in range(min(missing, len(self.lanes)))}
             with db.transaction(self.site.pool) as conn:
-                news.announce(conn, self.lanes)
+                news.announce(conn, fed)
             self._fed += missing
 
     def end(self, feeder: threading.Thread) -> None:

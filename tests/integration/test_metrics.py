@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -146,17 +149,20 @@ MATCHER = re.compile(r'([a-z_]+)(=~|!=|=)"([^"]*)"')
 GROUPING = re.compile(r"by \(([^)]*)\)")
 
 
-def expressions() -> dict[str, str]:
-    """Every PromQL expression that is delivered, by where it stands."""
-    rules = yaml.safe_load((DEPLOY / "prometheus/asynch.rules.yml").read_text())
+def panels() -> dict[str, str]:
+    """What the dashboard draws, in PromQL, by where it stands."""
     dashboard = json.loads((DEPLOY / "grafana/asynch.json").read_text())
-    of_rules = {rule["alert"]: rule["expr"] for group in rules["groups"] for rule in group["rules"]}
-    of_panels = {
+    return {
         f"{panel['title']} {target['refId']}": target["expr"]
         for panel in dashboard["panels"]
         for target in panel["targets"]
     }
-    return of_rules | of_panels
+
+
+def expressions() -> dict[str, str]:
+    """Every PromQL expression that is delivered, by where it stands."""
+    rules = yaml.safe_load((DEPLOY / "prometheus/asynch.rules.yml").read_text())
+    return {rule["alert"]: rule["expr"] for group in rules["groups"] for rule in group["rules"]} | panels()
 
 
 @pytest.mark.parametrize("where", expressions())
@@ -172,6 +178,65 @@ def test_what_the_dashboard_and_the_alerts_ask_for_is_scraped(scene: Scene, wher
 
     assert SELECTOR.search(expression)
     assert {label.strip() for group in GROUPING.findall(expression) for label in group.split(",")} <= known
+
+
+@pytest.fixture(scope="module")
+def prometheus(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Prometheus that has the alerts and scrapes the scene each second."""
+    program = shutil.which("prometheus")
+    if program is None:
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing("prometheus is not installed")
+    home, port = tmp_path_factory.mktemp("prometheus"), free_port()
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(DEPLOY / "prometheus/asynch.rules.yml")],
+        "scrape_configs": [
+            {"job_name": name, "static_configs": [{"targets": [urlsplit(url).netloc]}]}
+            for name, url in (("worker", scene.worker_url), ("api", scene.api.url))
+        ],
+    }
+    (home / "prometheus.yml").write_text(yaml.safe_dump(config))
+    argv = [
+        str(program), "--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address=127.0.0.1:{port}",
+    ]  # fmt: skip
+    with (home / "log").open("wb") as log, subprocess.Popen(argv, cwd=home, stderr=log) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            until(lambda: answers(f"{url}/-/ready"), 30)
+            yield url
+        finally:
+            process.terminate()
+
+
+def asked(prometheus: str, path: str, **params: str) -> Any:
+    answer = requests.get(f"{prometheus}/api/v1/{path}", params=params, timeout=20).json()
+    assert answer["status"] == "success", answer
+    return answer["data"]
+
+
+def test_prometheus_scrapes_worker_and_api(prometheus: str) -> None:
+    def targets() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = asked(prometheus, "targets", state="active")["activeTargets"]
+        return found
+
+    until(lambda: [target["health"] for target in targets()] == ["up", "up"], 20)
+    assert [target["lastError"] for target in targets()] == ["", ""]
+
+
+def test_prometheus_evaluates_every_alert(prometheus: str) -> None:
+    def health() -> set[tuple[str, str]]:
+        groups = asked(prometheus, "rules", type="alert")["groups"]
+        return {(rule["health"], rule.get("lastError", "")) for group in groups for rule in group["rules"]}
+
+    until(lambda: health() == {("ok", "")}, 20)
+
+
+@pytest.mark.parametrize("where", panels())
+def test_a_panel_has_something_to_draw(prometheus: str, where: str) -> None:
+    expression = panels()[where].replace("$__rate_interval", "1m")
+
+    until(lambda: asked(prometheus, "query", query=expression)["result"] != [], 20)
 
 
 def test_everything_scraped_is_on_the_dashboard_or_in_an_alert(scene: Scene) -> None:
@@ -459,27 +524,3 @@ def test_a_port_in_use_is_said_before_a_database_is_waited_for(tmp_path: Path) -
 
     said = (tmp_path / "worker.log").read_text()
     refused(subprocess.CompletedProcess([], process.returncode, "", said), f"worker.metrics_port = {port}: ")
-
-
-# -- the alerts ----------------------------------------------------------------------------------------------------
-
-
-def test_the_alerts_have_what_an_alert_needs() -> None:
-    document = yaml.safe_load((DEPLOY / "prometheus/asynch.rules.yml").read_text())
-
-    assert set(document) == {"groups"}
-    for group in document["groups"]:
-        assert set(group) == {"name", "rules"}
-        names = [rule["alert"] for rule in group["rules"]]
-        assert len(names) == len(set(names))
-        for rule in group["rules"]:
-            assert (
-                {"alert", "expr", "labels", "annotations"}
-                <= set(rule)
-                <= {"alert", "expr", "for", "labels", "annotations"}
-            )
-            assert re.fullmatch(r"[A-Za-z]+", rule["alert"])
-            assert re.fullmatch(r"\d+[smh]", rule.get("for", "1m"))
-            assert rule["labels"]["severity"] in ("critical", "warning")
-            assert {"summary", "description"} == set(rule["annotations"])
-            assert rule["expr"].count("(") == rule["expr"].count(")")
