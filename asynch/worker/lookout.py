@@ -16,7 +16,8 @@ _LANE_LIFE_S = 1.0
 _LEAST_LOOK = 64
 #: A sweep over all lanes may take this part of the time,
 _SWEEP_SHARE = 0.2
-#: and those that look at lanes from their beginning this one: a held snapshot keeps all that was ever claimed there.
+#: and those that look at lanes from their beginning this one, where the marks are the shorter way: a held snapshot keeps
+#: all that was ever claimed before them. Without one the beginning is, as it takes a probe a lane, not one a rank.
 _WHOLE_SHARE = 0.1
 
 
@@ -44,8 +45,10 @@ class Lookout:
         self._hot = Hot()
         self._cursor = 0
         self._sweep_began = 0.0
-        self._next_whole = 0.0  # when a sweep may look at all lanes from their beginning again
-        self._whole = True  # this one does
+        self._spent = 0.0  # on the statements of this sweep, seconds
+        self._whole = True  # it looks at all lanes from their beginning
+        self._costs = {True: 0.0, False: 0.0}  # of the last sweep that did, and of the last that did not, seconds
+        self._next_whole = 0.0  # when one may again, though it costs more
         self.next_sweep = 0.0  #: when all lanes are looked through again
         self.answered_at = monotonic()  #: when a sweep was last answered
 
@@ -95,8 +98,9 @@ class Lookout:
     def _sweep(self, busy: Collection[int], now: float) -> None:
         """The next lanes of the sweep."""
         if self._cursor == 0:
-            self._sweep_began = now
-            self._whole = now >= self._next_whole
+            self._sweep_began, self._spent = now, 0.0
+            self._whole = self._costs[True] <= self._costs[False] or now >= self._next_whole
+        asked_at = monotonic()
         found, cursor = scan_lanes(
             self._session,
             after=self._cursor,
@@ -106,15 +110,17 @@ class Lookout:
             tmp_host=self._tmp_host,
         )
         self.answered_at = monotonic()
+        self._spent += self.answered_at - asked_at
         self._cursor = cursor or 0
         self._remember(found)
         for lane in found:
             if lane.tenant_id not in busy:
                 self._hot.add(lane.tenant_id, lane.lane_id)
         if self._cursor == 0:
-            took = monotonic() - self._sweep_began
+            self._costs[self._whole] = self._spent
             if self._whole:
-                self._next_whole = monotonic() + took / _WHOLE_SHARE
+                self._next_whole = monotonic() + self._spent / _WHOLE_SHARE
+            took = monotonic() - self._sweep_began
             pause = max(0.05, took / _SWEEP_SHARE) if found else self._poll_interval_s
             self.next_sweep = monotonic() + min(pause, self._poll_interval_s)
 
