@@ -16,8 +16,8 @@ _LANE_LIFE_S = 1.0
 _LEAST_LOOK = 64
 #: A sweep over all lanes may take this part of the time,
 _SWEEP_SHARE = 0.2
-#: and those that look at lanes from their beginning this one, where the marks are the shorter way: a held snapshot keeps
-#: all that was ever claimed before them. Without one the beginning is, as it takes a probe a lane, not one a rank.
+#: and those that look at lanes from their beginning this one, where that is dearer than to begin at the marks: a held
+#: snapshot keeps all that was ever claimed before them. Without one it is cheaper: a probe a lane, not one a rank.
 _WHOLE_SHARE = 0.1
 
 
