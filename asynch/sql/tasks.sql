@@ -61,6 +61,77 @@ SELECT count(*) AS total FROM (
            OR created_at < %(created_to)s AND id < asynch_id_at(%(created_to)s + interval '1 hour'))
     ORDER BY id DESC LIMIT %(cap)s) t
 
+-- names_of --
+-- The names that a tenant's tasks go by, of the models that are searched for, one index probe each however many tasks
+-- have them; without order, so that no more are looked for than are wanted.
+WITH RECURSIVE model AS (
+    (SELECT t.model_name FROM asynch_task t
+     WHERE t.tenant_id = %(tenant_id)s AND t.tenant_id >= 0 ORDER BY t.model_name LIMIT 1)
+    UNION ALL
+    SELECT n.model_name FROM model m CROSS JOIN LATERAL (
+        SELECT t.model_name FROM asynch_task t
+        WHERE t.tenant_id = %(tenant_id)s AND t.tenant_id >= 0 AND t.model_name > m.model_name
+        ORDER BY t.model_name LIMIT 1) n
+)
+SELECT m.model_name, b.biz_name FROM model m CROSS JOIN LATERAL (
+    WITH RECURSIVE biz AS (
+        (SELECT t.biz_name FROM asynch_task t
+         WHERE t.tenant_id = %(tenant_id)s AND t.tenant_id >= 0 AND t.model_name = m.model_name
+         ORDER BY t.biz_name LIMIT 1)
+        UNION ALL
+        SELECT n.biz_name FROM biz b CROSS JOIN LATERAL (
+            SELECT t.biz_name FROM asynch_task t
+            WHERE t.tenant_id = %(tenant_id)s AND t.tenant_id >= 0 AND t.model_name = m.model_name
+              AND t.biz_name > b.biz_name
+            ORDER BY t.biz_name LIMIT 1) n
+    )
+    SELECT biz_name FROM biz
+) b
+WHERE %(model_name)s::text IS NULL OR strpos(m.model_name, %(model_name)s) > 0
+LIMIT %(most)s
+
+-- list_named_tasks --
+-- As list_tasks, of tasks with these names: the newest of each name and state, merged. The bounds of the id are put so that
+-- they cut short the search by names alone, not one through all that came in that time, which would be made for each name.
+SELECT l.id
+FROM unnest(%(models)s::text[], %(bizs)s::text[]) AS n(model_name, biz_name)
+CROSS JOIN unnest(%(states)s::smallint[]) AS s(state)
+CROSS JOIN LATERAL (
+    SELECT t.id FROM asynch_task t
+    WHERE t.tenant_id = %(tenant_id)s AND t.tenant_id >= 0 AND t.model_name = n.model_name AND t.biz_name = n.biz_name
+      AND t.state = s.state AND (t.expire_at IS NULL OR t.expire_at > now())
+      AND (t.model_name, t.biz_name, t.state, t.id) >= (n.model_name, n.biz_name, s.state,
+           asynch_id_at(coalesce(%(created_from)s::timestamptz - interval '1 hour', 'epoch')))
+      AND (t.model_name, t.biz_name, t.state, t.id) < (n.model_name, n.biz_name, s.state,
+           asynch_id_at(coalesce(%(created_to)s::timestamptz + interval '1 hour', '9999-01-01')))
+      AND (%(created_from)s::timestamptz IS NULL OR t.created_at >= %(created_from)s)
+      AND (%(created_to)s::timestamptz IS NULL OR t.created_at < %(created_to)s)
+      AND (%(final)s::boolean IS NULL OR t.final = %(final)s)
+    ORDER BY t.id DESC LIMIT %(limit)s::bigint + %(offset)s::bigint
+) l
+ORDER BY l.id DESC LIMIT %(limit)s OFFSET %(offset)s
+
+-- count_named_tasks --
+-- As count_tasks.
+SELECT count(*) AS total FROM (
+    SELECT 1
+    FROM unnest(%(models)s::text[], %(bizs)s::text[]) AS n(model_name, biz_name)
+    CROSS JOIN unnest(%(states)s::smallint[]) AS s(state)
+    CROSS JOIN LATERAL (
+        SELECT t.id FROM asynch_task t
+        WHERE t.tenant_id = %(tenant_id)s AND t.tenant_id >= 0 AND t.model_name = n.model_name AND t.biz_name = n.biz_name
+          AND t.state = s.state AND (t.expire_at IS NULL OR t.expire_at > now())
+          AND (t.model_name, t.biz_name, t.state, t.id) >= (n.model_name, n.biz_name, s.state,
+               asynch_id_at(coalesce(%(created_from)s::timestamptz - interval '1 hour', 'epoch')))
+          AND (t.model_name, t.biz_name, t.state, t.id) < (n.model_name, n.biz_name, s.state,
+               asynch_id_at(coalesce(%(created_to)s::timestamptz + interval '1 hour', '9999-01-01')))
+          AND (%(created_from)s::timestamptz IS NULL OR t.created_at >= %(created_from)s)
+          AND (%(created_to)s::timestamptz IS NULL OR t.created_at < %(created_to)s)
+          AND (%(final)s::boolean IS NULL OR t.final = %(final)s)
+        ORDER BY t.id DESC LIMIT %(cap)s
+    ) l
+    LIMIT %(cap)s) t
+
 -- list_task_ids --
 SELECT id FROM asynch_task
 WHERE tenant_id = %(tenant_id)s

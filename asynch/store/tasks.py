@@ -11,6 +11,7 @@ import orjson
 
 from asynch import db
 from asynch.db import Connection, Row
+from asynch.domain.states import State
 
 
 class NewTask(NamedTuple):
@@ -99,6 +100,12 @@ class Depth:
     first: int | None  #: entry of the first of these
 
 
+#: Of so many names of a tenant those are sought that a search is for,
+_MOST_NAMES = 10_000
+#: and the tasks of so many are merged; those of more are not rare.
+_MOST_MERGED = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
     """What a list of tasks may be narrowed by; None narrows nothing."""
@@ -114,6 +121,11 @@ class TaskFilter:
     def params(self) -> dict[str, Any]:
         """As the queries name them."""
         return {name: getattr(self, name) for name in TaskFilter.__slots__}
+
+    def states(self) -> list[int]:
+        """Those that its tasks may be in."""
+        possible = [int(state) for state in State if not self.final or state not in (State.PENDING, State.RUNNING)]
+        return [state for state in possible if self.state in (None, state)]
 
 
 def lane_depth(conn: Connection, lane_id: int, *, since: int = 0) -> Depth:
@@ -223,10 +235,30 @@ def list_tasks(
 ) -> tuple[list[int], int]:
     """A page of ids, newest first, and how many there are in all, counted up to `cap`."""
     params = {"tenant_id": tenant_id, **wanted.params()}
-    found = [r["id"] for r in db.rows(conn, "list_tasks", **params, limit=limit, offset=offset)]
+    search, count = "list_tasks", "count_tasks"
+    if (names := _names(conn, tenant_id, wanted)) is not None:
+        search, count = "list_named_tasks", "count_named_tasks"
+        params |= {"models": [m for m, _ in names], "bizs": [b for _, b in names], "states": wanted.states()}
+    found = [r["id"] for r in db.rows(conn, search, **params, limit=limit, offset=offset)]
     if len(found) < limit and (found or not offset):  # the end: of few rows among millions no second search
         return found, min(offset + len(found), cap)
-    return found, db.one(conn, "count_tasks", **params, cap=cap)["total"]
+    return found, db.one(conn, count, **params, cap=cap)["total"]
+
+
+def _names(conn: Connection, tenant_id: int, wanted: TaskFilter) -> list[tuple[str, str]] | None:
+    """The names of models and businesses that are searched for, unless a search by another index reads little anyway.
+
+    That is one by id, one for what is not final, which is no more than the queues hold, and one for so many names that
+    their tasks are everywhere.
+    """
+    named = wanted.model_name is not None or wanted.biz_name is not None
+    if not named or wanted.id is not None or wanted.final is False:
+        return None
+    rows = db.rows(conn, "names_of", tenant_id=tenant_id, model_name=wanted.model_name, most=_MOST_NAMES + 1)
+    if len(rows) > _MOST_NAMES:
+        return None
+    names = [(r["model_name"], r["biz_name"]) for r in rows if (wanted.biz_name or "") in r["biz_name"]]
+    return names if len(names) <= _MOST_MERGED else None
 
 
 def list_task_ids(

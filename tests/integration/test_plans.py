@@ -39,8 +39,9 @@ LANES, ROWS = 1000, 50_000
 KEEP = workers.Retention(60.0, 60.0)
 TERMS = outcomes.Terms("tests", 60.0, 60.0)
 
-KEY, QUEUE, POLLED, UPLOAD, RUNNING, OPEN, WAKE, NOTICE, CHILDREN = (
-    f"asynch_task_{name}" for name in ("pkey", "queue", "polled", "upload", "running", "open", "wake", "notice", "children")
+KEY, QUEUE, POLLED, UPLOAD, RUNNING, OPEN, WAKE, NOTICE, CHILDREN, NAMED = (
+    f"asynch_task_{name}"
+    for name in ("pkey", "queue", "polled", "upload", "running", "open", "wake", "notice", "children", "named")
 )  # fmt: skip
 
 #: 1,000 lanes of 10 tenants; of each 50 tasks 20 wait, 5 run, 5 are saved, 5 failed, 10 are fetched, 5 cancelled
@@ -190,7 +191,20 @@ OF_REQUESTS: dict[str, tuple[Use, set[str]]] = {
     "rerun": (lambda c: store.rerun(c, tenant_id=1, ids=IDS, updater="u", queue_timeout_s=1.0), {KEY}),
     "lane_depth": (lambda c: store.lane_depth(c, 500), {OPEN}),
     "list_tasks": (
-        lambda c: store.list_tasks(c, tenant_id=1, wanted=WANTED, limit=10, offset=0, cap=100), {KEY},
+        lambda c: store.list_tasks(
+            c, tenant_id=1, wanted=TaskFilter(model_name="m", final=False), limit=10, offset=0, cap=100
+        ),
+        {KEY},
+    ),
+    "list_tasks of a name": (
+        lambda c: store.list_tasks(c, tenant_id=1, wanted=WANTED, limit=10, offset=10, cap=100), {NAMED},
+    ),
+    "list_tasks of a name and a time": (
+        lambda c: store.list_tasks(
+            c, tenant_id=1, wanted=TaskFilter(biz_name="b", created_from=AGO, created_to=AGO, final=True),
+            limit=10, offset=10, cap=100,
+        ),
+        {NAMED},
     ),
     "list_task_ids": (
         lambda c: store.list_task_ids(c, tenant_id=1, wanted=WANTED, among=(0, 1), after=100, before=10**6, most=10),
@@ -201,10 +215,10 @@ OF_REQUESTS: dict[str, tuple[Use, set[str]]] = {
         {KEY},
     ),
     "list_deliveries": (
-        lambda c: webhooks.list_deliveries(c, tenant_id=1, wanted=DeliveryFilter(), limit=10, offset=0, cap=100), {KEY},
+        lambda c: webhooks.list_deliveries(c, tenant_id=~1, wanted=DeliveryFilter(), limit=10, offset=0, cap=100), {KEY},
     ),
     "list_deliveries of a task": (
-        lambda c: webhooks.list_deliveries(c, tenant_id=1, wanted=DeliveryFilter(5), limit=10, offset=0, cap=100),
+        lambda c: webhooks.list_deliveries(c, tenant_id=~1, wanted=DeliveryFilter(5), limit=10, offset=0, cap=100),
         {CHILDREN, KEY},
     ),
     "open_tasks": (lambda c: model_store.open_tasks(c, a_model()), {OPEN}),

@@ -251,6 +251,7 @@ def test_tasks_have_these_indexes_and_no_other(pool: db.Pool) -> None:
 
     assert [(r["indexname"], r["indexdef"].partition(" USING ")[2]) for r in found] == [
         ("asynch_task_children", "btree (tenant_id, parent_id) WHERE (parent_id IS NOT NULL)"),
+        ("asynch_task_named", "btree (tenant_id, model_name, biz_name, state, id) WHERE (tenant_id >= 0)"),
         (
             "asynch_task_notice",
             "btree ((((wake_at AT TIME ZONE 'UTC'::text) - make_interval(secs => "
