@@ -36,6 +36,8 @@ Notify: TypeAlias = psycopg.Notify
 Error = psycopg.Error
 #: A lock was not to be had in the time allowed.
 LockTimeout = psycopg.errors.LockNotAvailable
+#: A statement names a column that is not there.
+UndefinedColumn = psycopg.errors.UndefinedColumn
 #: The server's table of locks is full.
 OutOfLocks = psycopg.errors.OutOfMemory
 #: Two transactions met in the wrong order; the same again will do.

@@ -10,6 +10,7 @@ from typing import LiteralString
 from asynch import db
 from asynch.errors import UserError
 from asynch.secretbox import SecretBox
+from asynch.service import indexes
 from asynch.store import facts
 
 SCHEMA_VERSION = 9
@@ -39,9 +40,12 @@ def update_sql() -> LiteralString:
 def migrate(pool: db.Pool) -> None:
     """Apply update.sql in one transaction; safe to repeat, from two hosts at once, and while everything runs.
 
-    UserError when the tables are of another program (model-asynch) or of a newer asynch, or in use all the time:
-    nothing is changed then.
+    Indexes of large tables are built before, beside all work. UserError when the tables are of another program
+    (model-asynch) or of a newer asynch, or in use all the time: nothing but such indexes is changed then.
     """
+    with db.transaction(pool) as conn:
+        _refuse_strangers(conn)
+    indexes.build(pool, update_sql())
     deadline = monotonic() + _PATIENCE_S
     for wait_ms in chain(_TABLE_WAITS_MS, repeat(_TABLE_WAITS_MS[-1])):
         try:

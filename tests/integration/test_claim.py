@@ -466,6 +466,46 @@ def test_sweeps_that_look_from_the_beginning_take_a_tenth_of_the_time(
     assert len(found) == len(wholes) > 3
 
 
+def test_sweeps_go_the_way_that_was_cheaper(pool: db.Pool, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock where a sweep takes what it is said to: from the marks more at first, as a probe a rank does."""
+    now, cost, ways = 0.0, {"beginning": 0.1, "marks": 0.3}, list[str]()
+
+    def scan(session: db.Connection, **asked: Any) -> tuple[list[slots.Lane], int | None]:
+        nonlocal now
+        ways.append("marks" if asked["starts"] else "beginning")
+        now += cost[ways[-1]]
+        return slots.scan_lanes(session, **asked)
+
+    def sweep_until(then: float) -> list[str]:
+        nonlocal now
+        ways.clear()
+        while now < then:
+            looks.look(calls=1, busy=())
+            now += 0.1
+        return list(ways)
+
+    monkeypatch.setattr(lookout, "monotonic", lambda: now)
+    monkeypatch.setattr(lookout, "scan_lanes", scan)
+    lane = add_model(pool)
+    add_task(pool, lane)
+    with worker(dsn) as me:
+        marks = Marks()
+        (claim,) = me.claim(lane)
+        marks.learn({lane: 1}, {lane: {}}, [claim], took_s=0.0)
+        looks = Lookout(me.session, marks, batch_size=64, poll_interval_s=1.0, tenant_most=0, tmp_host=HOST)
+        at_first = sweep_until(20.0)
+        cost["beginning"] = 2.0
+        under_a_snapshot = sweep_until(60.0)
+        cost["beginning"] = 0.1
+        after_it = sweep_until(100.0)
+
+    assert at_first[:3] == ["beginning", "marks", "beginning"]
+    assert at_first.count("marks") == 1
+    assert 2 <= under_a_snapshot.count("beginning") <= 3
+    assert under_a_snapshot.count("marks") > 20
+    assert after_it[-20:] == ["beginning"] * 20
+
+
 def test_a_claim_tells_the_terms_of_the_call(pool: db.Pool, dsn: str) -> None:
     lane = add_model(
         pool, base_url="http://model", route="r", http_method="GET", timeout_seconds=7, retry_times=3,

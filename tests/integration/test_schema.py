@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -18,7 +19,7 @@ from asynch.domain.retry import rank_of
 from asynch.embedded import EmbeddedPostgres
 from asynch.errors import UserError
 from asynch.secretbox import SecretBox
-from asynch.service import schema
+from asynch.service import indexes, schema
 from asynch.store import facts
 from tests.database import all_rows, run_on
 from tests.live import KEY
@@ -170,6 +171,85 @@ def test_a_migration_that_never_gets_the_tables_says_so(blank: str, monkeypatch:
         backup.execute("SELECT FROM asynch_task")
         with pytest.raises(UserError, match="in use all the time"):
             migrate(blank)
+
+
+NAMED = "CREATE INDEX CONCURRENTLY asynch_task_named ON asynch_task (id)"  # where another one belongs
+
+
+@contextmanager
+def large(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[psycopg.Connection]:
+    """A database without an index of a table that counts as large; somebody has written to it and not yet committed."""
+    monkeypatch.setattr(indexes, "_LARGE_BYTES", 0)
+    migrate(dsn)
+    run(dsn, "DROP INDEX asynch_task_named")
+    with psycopg.connect(dsn) as writer:
+        writer.execute("INSERT INTO asynch_task (id, tenant_id, lane_id, model_name) VALUES (1, 1, 1, 'm')")
+        yield writer
+
+
+def valid(dsn: str) -> list[bool]:
+    with psycopg.connect(dsn) as conn:
+        found = conn.execute(
+            "SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass('asynch_task_named') "
+            "AND pg_get_indexdef(i.indexrelid) LIKE '%model_name%'"
+        )
+        return [bool(valid) for (valid,) in found]
+
+
+def test_while_an_index_of_a_large_table_is_built_others_write_to_it(
+    blank: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with large(blank, monkeypatch) as writer, ThreadPoolExecutor(1) as threads:
+        migration = threads.submit(migrate, blank)
+        until(lambda: valid(blank) == [False])
+        run(blank, "SET statement_timeout = '5s'; UPDATE asynch_task SET rank = rank; INSERT INTO asynch_task "
+            "(id, tenant_id, lane_id, model_name) VALUES (2, 1, 1, 'm')")  # fmt: skip
+        writer.commit()
+        migration.result()
+
+    assert valid(blank) == [True]
+
+
+def test_many_hosts_may_build_it_at_once(blank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with large(blank, monkeypatch) as writer:
+        writer.commit()
+        at_once(*[lambda: migrate(blank)] * 4)
+
+    assert valid(blank) == [True]
+
+
+def test_a_half_built_index_is_built_again(blank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with large(blank, monkeypatch) as writer:
+        with psycopg.connect(blank, autocommit=True) as conn:
+            conn.execute("SET lock_timeout = '100ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                conn.execute(NAMED)
+        writer.commit()
+        migrate(blank)
+
+    assert valid(blank) == [True]
+
+
+def test_who_keeps_an_index_from_being_built_is_named(blank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexes, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(indexes, "_WAIT_S", 0.1)
+    with large(blank, monkeypatch) as writer:
+        with pytest.raises(UserError, match=rf"asynch_task_named cannot be built .*pid {writer.info.backend_pid}, "):
+            migrate(blank)
+        writer.commit()
+        migrate(blank)
+
+    assert valid(blank) == [True]
+
+
+def test_an_index_over_a_new_column_waits_for_the_column(blank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexes, "_LARGE_BYTES", 0)
+    migrate(blank)
+    now = described(blank)
+    run(blank, "ALTER TABLE asynch_task DROP COLUMN entry")  # and asynch_task_open with it
+    migrate(blank)
+
+    assert sorted(map(str, described(blank))) == sorted(map(str, now))
 
 
 def test_a_migration_that_fails_changes_nothing(blank: str) -> None:
