@@ -468,7 +468,7 @@ def test_sweeps_that_look_from_the_beginning_take_a_tenth_of_the_time(
 
 def test_sweeps_go_the_way_that_was_cheaper(pool: db.Pool, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock where a sweep takes what it is said to: from the marks more at first, as a probe a rank does."""
-    now, cost, ways = 0.0, {"beginning": 0.1, "marks": 0.3}, list[str]()
+    now, cost, ways = 0.0, {"beginning": 0.5, "marks": 0.8}, list[str]()
 
     def scan(session: db.Connection, **asked: Any) -> tuple[list[slots.Lane], int | None]:
         nonlocal now
@@ -496,7 +496,7 @@ def test_sweeps_go_the_way_that_was_cheaper(pool: db.Pool, dsn: str, monkeypatch
         at_first = sweep_until(20.0)
         cost["beginning"] = 2.0
         under_a_snapshot = sweep_until(60.0)
-        cost["beginning"] = 0.1
+        cost["beginning"] = 0.5
         after_it = sweep_until(100.0)
 
     assert at_first[:3] == ["beginning", "marks", "beginning"]
