@@ -100,6 +100,7 @@ def _drop_half_built(conn: db.Connection, index: _Index) -> None:
 def _oldest(conn: db.Connection) -> str:
     row = conn.execute(
         "SELECT pid, application_name AS name, xact_start FROM pg_stat_activity "
-        "WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1"
+        "WHERE backend_type = 'client backend' AND xact_start IS NOT NULL AND pid <> pg_backend_pid() "
+        "ORDER BY xact_start LIMIT 1"
     ).fetchone()
     return f"pid {row['pid']}, {row['name'] or 'unnamed'}, since {row['xact_start']:%F %T}" if row else "ended by now"

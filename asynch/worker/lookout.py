@@ -18,7 +18,7 @@ _LEAST_LOOK = 64
 _SWEEP_SHARE = 0.2
 #: and those that look at lanes from their beginning this one, where that is dearer than to begin at the marks: a held
 #: snapshot keeps all that was ever claimed before them. Without one it is cheaper: a probe a lane, not one a rank.
-_WHOLE_SHARE = 0.1
+_WHOLE_SHARE = 0.05
 
 
 class Lookout:

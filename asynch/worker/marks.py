@@ -15,7 +15,7 @@ _TRAIL = timedelta(seconds=0.1)
 #: Later still come tasks put back to their place, and large batches: a lane is looked at from its beginning this often,
 _WHOLE_S = 1.0
 #: and at once when it had fewer tasks than slots; all of that may take this part of the time.
-_WHOLE_SHARE = 0.1
+_WHOLE_SHARE = 0.05
 _NEVER = float("-inf")
 
 

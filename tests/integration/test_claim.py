@@ -430,7 +430,7 @@ def test_a_scan_looks_at_known_lanes_from_their_marks_alone(pool: db.Pool, dsn: 
     assert found == [behind, ranked, new, polled, last]
 
 
-def test_sweeps_that_look_from_the_beginning_take_a_tenth_of_the_time(
+def test_sweeps_that_look_from_the_beginning_take_a_twentieth_of_the_time(
     pool: db.Pool, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a clock on which each of them takes a second, as under a held snapshot."""
@@ -454,7 +454,7 @@ def test_sweeps_that_look_from_the_beginning_take_a_tenth_of_the_time(
         bend(pool, [task], state=State.PENDING, worker_id=0, enqueue_at=ago(3600))  # to a place before the mark
         looks = Lookout(me.session, marks, batch_size=64, poll_interval_s=1.0, tenant_most=0, tmp_host=HOST)
         found = []
-        while now < 40.0:
+        while now < 90.0:
             met = looks.look(calls=1, busy=())
             found += [now for _ in met]
             for each in met:
@@ -462,7 +462,7 @@ def test_sweeps_that_look_from_the_beginning_take_a_tenth_of_the_time(
             now += 0.1
 
     assert wholes[0] == 0.0
-    assert all(10.9 < after - before < 12.1 for before, after in pairwise(wholes))  # it sweeps once a second
+    assert all(20.9 < after - before < 22.1 for before, after in pairwise(wholes))  # it sweeps once a second
     assert len(found) == len(wholes) > 3
 
 
@@ -497,11 +497,11 @@ def test_sweeps_go_the_way_that_was_cheaper(pool: db.Pool, dsn: str, monkeypatch
         cost["beginning"] = 2.0
         under_a_snapshot = sweep_until(60.0)
         cost["beginning"] = 0.5
-        after_it = sweep_until(100.0)
+        after_it = sweep_until(150.0)
 
     assert at_first[:3] == ["beginning", "marks", "beginning"]
     assert at_first.count("marks") == 1
-    assert 2 <= under_a_snapshot.count("beginning") <= 3
+    assert 1 <= under_a_snapshot.count("beginning") <= 2
     assert under_a_snapshot.count("marks") > 10
     assert after_it[-20:] == ["beginning"] * 20
 

@@ -57,14 +57,14 @@ def test_after_a_while_a_lane_is_looked_at_from_its_beginning_again(clock: list[
     assert ask(known, claimed(3))[0] == {}
 
 
-def test_looks_from_the_beginning_take_a_tenth_of_the_time(clock: list[float]) -> None:
+def test_looks_from_the_beginning_take_a_twentieth_of_the_time(clock: list[float]) -> None:
     known = Marks()
     ask(known, claimed(1))
     clock[0] += marks._WHOLE_S + 0.1
     assert ask(known, claimed(2))[0] == {}
     clock[0] += marks._WHOLE_S + 0.1
     assert ask(known, claimed(3))[0], "too soon after one that took long"
-    clock[0] += 10 * COST_S
+    clock[0] += 20 * COST_S
 
     assert ask(known, claimed(4))[0] == {}
 
@@ -84,7 +84,7 @@ def test_a_lane_with_too_few_tasks_is_looked_at_again_as_soon_as_there_is_time(c
     ask(known, claimed(1))
     clock[0] += marks._WHOLE_S + 0.1
     ask(known, claimed(2), took_s=0.05)
-    clock[0] += 0.4
+    clock[0] += 0.9
     assert ask(known, wanted=2) == (pytest.approx({19: 1.9}), set())
     clock[0] += 0.2
 
@@ -105,7 +105,7 @@ def test_a_lane_with_too_few_tasks_is_named_where_looks_are_cheap(clock: list[fl
 def test_a_task_found_before_the_mark_moves_it_back(clock: list[float]) -> None:
     known = Marks()
     ask(known, claimed(9))
-    clock[0] += 10 * COST_S
+    clock[0] += 20 * COST_S
     ask(known, claimed(4))
     clock[0] += 0.1
 
