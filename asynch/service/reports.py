@@ -20,15 +20,21 @@ class Reports:
 
     pool: Pool
 
-    def model_stats(self, tenant_id: int, wanted: StatFilter, *, limit: int, offset: int) -> tuple[list[Row], int]:
+    def model_stats(self, tenant_id: int, wanted: StatFilter, *, limit: int, offset: int) -> listing.Found:
         """Calls started a day, creator and model: a page, newest day first, and how many rows in all."""
         with db.connection(self.pool) as conn:
-            return stats.list_model_stats(conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset)
+            rows, total = stats.list_model_stats(
+                conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=listing.TOTAL_CAP + 1
+            )
+        return listing.found(rows, total)
 
-    def biz_stats(self, tenant_id: int, wanted: StatFilter, *, limit: int, offset: int) -> tuple[list[Row], int]:
+    def biz_stats(self, tenant_id: int, wanted: StatFilter, *, limit: int, offset: int) -> listing.Found:
         """Tasks created a day, creator and bizName, as `model_stats`."""
         with db.connection(self.pool) as conn:
-            return stats.list_biz_stats(conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset)
+            rows, total = stats.list_biz_stats(
+                conn, tenant_id=tenant_id, wanted=wanted, limit=limit, offset=offset, cap=listing.TOTAL_CAP + 1
+            )
+        return listing.found(rows, total)
 
     def op_logs(self, asker: Principal, tenant_id: int, wanted: OpFilter, *, limit: int, offset: int) -> listing.Found:
         """A page of a tenant's op log, newest first, and the total. Forbidden unless an admin asks."""

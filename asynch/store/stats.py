@@ -25,18 +25,18 @@ class StatFilter:
 
 
 def list_model_stats(
-    conn: Connection, *, tenant_id: int, wanted: StatFilter, limit: int, offset: int
+    conn: Connection, *, tenant_id: int, wanted: StatFilter, limit: int, offset: int, cap: int
 ) -> tuple[list[Row], int]:
-    """A page of calls started a day, creator and model, and how many rows there are; newest, then most, first."""
-    which = {"tenant_id": tenant_id, **wanted.params("model_name"), "limit": limit, "offset": offset}
+    """A page of calls started a day, creator and model, newest, then most, first; and how many there are to `cap`."""
+    which = {"tenant_id": tenant_id, **wanted.params("model_name"), "limit": limit, "offset": offset, "cap": cap}
     return _page(db.rows(conn, "list_model_stats", **which))
 
 
 def list_biz_stats(
-    conn: Connection, *, tenant_id: int, wanted: StatFilter, limit: int, offset: int
+    conn: Connection, *, tenant_id: int, wanted: StatFilter, limit: int, offset: int, cap: int
 ) -> tuple[list[Row], int]:
     """The same of tasks created a day, creator and bizName."""
-    which = {"tenant_id": tenant_id, **wanted.params("biz_name"), "limit": limit, "offset": offset}
+    which = {"tenant_id": tenant_id, **wanted.params("biz_name"), "limit": limit, "offset": offset, "cap": cap}
     return _page(db.rows(conn, "list_biz_stats", **which))
 
 

@@ -65,23 +65,25 @@ class BizDaysIn(Days):
 def list_model_stat() -> ResponseReturnValue:
     """Calls started a day, creator and model."""
     body = read_json(ModelDaysIn)
-    rows, total = Reports(parts().pool).model_stats(
+    found = Reports(parts().pool).model_stats(
         named_tenant(body.tenant_id),
         body.wanted(body.model_name),
         limit=body.page.page_size,
         offset=body.page.offset,
     )
-    return {"list": [_counted(row) | {"modelName": row["model_name"]} for row in rows], "total": total}
+    listed = [_counted(row) | {"modelName": row["model_name"]} for row in found.rows]
+    return {"list": listed, "total": found.total, "totalCapped": found.capped}
 
 
 @bp.post("/listBizStat")
 def list_biz_stat() -> ResponseReturnValue:
     """Tasks created a day, creator and bizName."""
     body = read_json(BizDaysIn)
-    rows, total = Reports(parts().pool).biz_stats(
+    found = Reports(parts().pool).biz_stats(
         named_tenant(body.tenant_id), body.wanted(body.biz_name), limit=body.page.page_size, offset=body.page.offset
     )
-    return {"list": [_counted(row) | {"bizName": row["biz_name"]} for row in rows], "total": total}
+    listed = [_counted(row) | {"bizName": row["biz_name"]} for row in found.rows]
+    return {"list": listed, "total": found.total, "totalCapped": found.capped}
 
 
 def _counted(row: Row) -> dict[str, Any]:

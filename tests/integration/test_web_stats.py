@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import pytest
@@ -289,7 +290,7 @@ def test_sixteen_creators_and_two_folders_count_exactly(api: Api, pool: db.Pool)
     def reading() -> None:
         while not done.is_set():
             with db.connection(pool) as conn:
-                rows, _ = stats.list_biz_stats(conn, tenant_id=0, wanted=stats.StatFilter(), limit=9, offset=0)
+                rows, _ = stats.list_biz_stats(conn, tenant_id=0, wanted=stats.StatFilter(), limit=9, offset=0, cap=9)
             seen.append(sum(row["request_count"] for row in rows))
 
     with ThreadPoolExecutor(19) as threads:
@@ -302,3 +303,26 @@ def test_sixteen_creators_and_two_folders_count_exactly(api: Api, pool: db.Pool)
 
     assert seen == sorted(seen)
     assert sum(counts(api, BIZ).values()) == 16 * 15 * 2
+
+
+@pytest.mark.parametrize("kind", ["model", "biz"])
+def test_a_page_and_a_total_are_the_same_however_much_is_added_up_yet(pool: db.Pool, kind: str) -> None:
+    """Days, creators and names, some added up, some tallied, some both; each page of them, and a total at its cap."""
+    find, name = {"model": (stats.list_model_stats, "model_name"), "biz": (stats.list_biz_stats, "biz_name")}[kind]
+    columns = f"(day, tenant_id, creator, {name}, request_count)"
+    rows = "SELECT date '2026-01-01' + mod(n, 9), 1, 'c' || mod(n, 2), 'n' || mod(n, 5), n FROM generate_series(1, 90) AS n"
+    with db.connection(pool) as conn:
+        conn.execute(f"INSERT INTO asynch_{kind}_stat {columns} {rows} WHERE mod(n, 9) < 7".encode())
+        conn.execute(f"INSERT INTO asynch_{kind}_tally {columns} {rows} WHERE mod(n, 9) > 5".encode())
+        conn.execute(f"INSERT INTO asynch_{kind}_tally {columns} {rows} WHERE mod(n, 9) > 5".encode())
+        for wanted in (
+            stats.StatFilter(),
+            stats.StatFilter(creator="1", name="n3"),
+            stats.StatFilter(date(2026, 1, 7)),
+        ):
+            whole, total = find(conn, tenant_id=1, wanted=wanted, limit=1000, offset=0, cap=1000)
+            assert total == len(whole) > 0
+            for offset in range(0, total + 4, 3):
+                page, counted = find(conn, tenant_id=1, wanted=wanted, limit=3, offset=offset, cap=5)
+                assert [{**row, "total": total} for row in page] == whole[offset : offset + 3]
+                assert counted == min(total, 5)

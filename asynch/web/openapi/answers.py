@@ -218,6 +218,7 @@ class ModelDays(Answer):
 
     list: list[ModelDay]
     total: int
+    total_capped: bool
 
 
 class BizDay(Answer):
@@ -235,6 +236,7 @@ class BizDays(Answer):
 
     list: list[BizDay]
     total: int
+    total_capped: bool
 
 
 class OpTold(Answer):
